@@ -1,0 +1,1 @@
+"""vppd turns a data center into a virtual power plant."""

@@ -1,0 +1,1 @@
+"""Pure decisions: arrays and frozen values in, the same out."""

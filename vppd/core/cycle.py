@@ -1,0 +1,261 @@
+"""``decide``: the pure heart. One snapshot in, one decision out; the steps in order and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vppd.core import safety
+from vppd.core.aggregate import Image, Senses, aggregate, is_storage, perceive
+from vppd.core.arbitrate import Proposal, arbitrate
+from vppd.core.dispatch import Dispatch, dispatch, horizon, overloaded
+from vppd.core.enforce import Enforced, enforce
+from vppd.core.envelope import Envelope, barred, envelope
+from vppd.core.failsafe import (
+    FOLLOWS_WITHIN_FRAC,
+    FOLLOWS_WITHIN_S,
+    SOC_MARGIN_FRAC,
+    SOC_WARN_FRAC,
+    Severity,
+    asset_conditions,
+    judge,
+    judge_site,
+)
+from vppd.core.merit import resting
+from vppd.core.obligations import bound_in_force, obligations
+from vppd.core.settle import accrue
+from vppd.core.state import Codes, Command, Decision, Demand, Progress, Reason, State
+from vppd.model import Bounds, OrderKind
+from vppd.snapshot import Bools, Floats, Ints, Plant, Snapshot
+
+LONGEST_STEP_S = 5.0
+"""After a pause longer than this, ramps go on as if it had been this long: no jump. [s]"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Verdict:
+    """Failsafe findings of this cycle."""
+
+    severity: Ints
+    cause: Ints
+    tripped_s: Floats
+    off_since_s: Floats
+    site: Severity
+    site_causes: tuple[str, ...]
+
+    @property
+    def calls_off(self) -> bool:
+        """Say whether the failsafe or the operator ends all orders."""
+        return self.site in (Severity.RELEASE, Severity.LOCKOUT)
+
+    @property
+    def excluded(self) -> Bools:
+        return np.asarray(self.severity >= Severity.ISOLATE)
+
+    @property
+    def no_discharge(self) -> Bools:
+        return np.asarray((self.severity >= Severity.PROTECT) | (self.site >= Severity.PROTECT))
+
+
+def decide(snapshot: Snapshot, state: State, plant: Plant) -> Decision:
+    """Return the setpoints of this cycle and the state for the next; same input, same output, bit for bit."""
+    dt_s = _step_s(snapshot, state, plant)
+    senses = perceive(snapshot, state, plant)
+    verdict = _judge(snapshot, state, plant, senses)
+    image = aggregate(snapshot, state, plant, senses, verdict.excluded)
+    orders = obligations(snapshot, state, plant, image, released=verdict.calls_off)
+    enforced = enforce(orders.demands, state, plant, image, dt_s)
+    bound = enforced.bound | overloaded(image, plant, resting(image, plant, enforced.bound))
+    rest_w = resting(image, plant, bound)
+    now, sustained = _envelopes(snapshot, image, plant, verdict, orders.demands)
+    own_upper_w = _own_upper(orders.demands, len(plant.asset_ids))
+    split = dispatch(snapshot.readings, image, plant, state, enforced, now, sustained, rest_w, own_upper_w)
+    target_w = safety.ramp(split.target_w, state, image, plant, dt_s)
+    target_w = safety.clamp(target_w, image, plant, verdict.severity)
+    held = bound[plant.node] | np.isfinite(own_upper_w)
+    command = _command(target_w, rest_w, held, image, plant, verdict)
+    target_w = np.where(command == Command.SETPOINT, target_w, np.nan)
+    progress = _accrue(orders.demands, orders.progress, enforced, image, dt_s)
+    return Decision(
+        state=_next(snapshot, senses, image, enforced, target_w, verdict, progress, state),
+        command=command,
+        target_w=target_w,
+        reason=_reason(command, split, rest_w, enforced, own_upper_w, image, plant, verdict),
+        severity=verdict.severity.astype(np.int8),
+        cause=verdict.cause.astype(np.int8),
+        site_severity=int(verdict.site),
+        site_causes=verdict.site_causes,
+        node_power_w=image.node_power_w,
+        node_wanted_upper_w=enforced.wanted_upper_w,
+        node_upper_w=enforced.upper_w,
+        node_planned_w=split.node_planned_w,
+        shortfall_w=split.shortfall_w,
+        demands=orders.demands,
+        transitions=orders.transitions,
+    )
+
+
+def _step_s(snapshot: Snapshot, state: State, plant: Plant) -> float:
+    """Return how much time ramps may take up: since the last cycle, within reason. [s]"""
+    if not np.isfinite(state.mono_s):
+        return plant.cycle_s
+    return min(max(snapshot.mono_s - state.mono_s, 0.0), LONGEST_STEP_S)
+
+
+def _judge(snapshot: Snapshot, state: State, plant: Plant, senses: Senses) -> _Verdict:
+    r, storage = snapshot.readings, is_storage(plant) & plant.controllable
+    off_since_s = _off_since(snapshot, state, plant, senses)
+    act_frac = plant.reserve_frac + SOC_MARGIN_FRAC
+    facts = {
+        "soc_warn": storage & (senses.soc_frac <= act_frac + SOC_WARN_FRAC),
+        "soc_act": storage & (senses.soc_frac <= act_frac),
+        "soc_stale": storage & senses.soc_stale,
+        "on_battery": safety.frozen(r.on_battery, plant),
+        "silent": plant.controllable & ~senses.fresh,
+        "rejected": r.rejected,
+        "not_following": snapshot.mono_s - off_since_s >= FOLLOWS_WITHIN_S,
+        "faulty": r.faulty & plant.controllable,
+    }
+    severity, cause, tripped_s = judge(asset_conditions(facts), state.tripped_s, snapshot.mono_s)
+    site, causes = judge_site(snapshot.health, _is_meter_stale(senses, plant), plant.cycle_s)
+    return _Verdict(severity, cause, tripped_s, off_since_s, site, causes)
+
+
+def _off_since(snapshot: Snapshot, state: State, plant: Plant, senses: Senses) -> Floats:
+    """Return since when the power of each storage has been far from its setpoint, inf while it follows. [s]"""
+    away_w = np.abs(senses.power_w - state.target_w)
+    rating_w = np.maximum(plant.rated_upper_w, -plant.rated_lower_w)
+    off = is_storage(plant) & (away_w > FOLLOWS_WITHIN_FRAC * rating_w)
+    return np.where(off, np.minimum(state.off_since_s, snapshot.mono_s), np.inf)
+
+
+def _is_meter_stale(senses: Senses, plant: Plant) -> bool:
+    return bool(np.isnan(senses.power_w[plant.meter[plant.meter >= 0]]).any())
+
+
+def _envelopes(
+    snapshot: Snapshot, image: Image, plant: Plant, verdict: _Verdict, demands: Sequence[Demand]
+) -> tuple[Envelope, Envelope]:
+    """Return what every asset can do for one lease, and what it can hold until the orders end. [W]"""
+    own = [d for d in demands if d.asset >= 0]
+    both = (plant.lease_s, horizon(demands, snapshot.at.timestamp()))
+    now, sustained = (
+        barred(_ordered(envelope(snapshot.readings, image, plant, s), own), verdict.no_discharge, ~image.usable)
+        for s in both
+    )
+    return now, sustained
+
+
+def _ordered(bounds: Envelope, demands: Sequence[Demand]) -> Envelope:
+    """Return the envelope narrowed by orders that name a single asset. [W]"""
+    if not demands:
+        return bounds
+    lower_w, upper_w = bounds.lower_w.copy(), bounds.upper_w.copy()
+    for asset in {d.asset for d in demands}:
+        left = arbitrate(
+            Bounds(float(lower_w[asset]), float(upper_w[asset])),
+            [
+                Proposal(d.order.order_id, d.order.priority, Bounds(d.lower_w, d.upper_w))
+                for d in demands
+                if d.asset == asset
+            ],
+        )
+        lower_w[asset], upper_w[asset] = left.lower_w, left.upper_w
+    return Envelope(lower_w, upper_w)
+
+
+def _own_upper(demands: Sequence[Demand], n: int) -> Floats:
+    """Return the most each asset may draw by the orders that name it, inf without one, shape (n,). [W]"""
+    upper_w = np.full(n, np.inf)
+    for d in demands:
+        if d.asset >= 0:
+            upper_w[d.asset] = min(upper_w[d.asset], d.steady_upper_w)
+    return upper_w
+
+
+def _command(target_w: Floats, rest_w: Floats, held: Bools, image: Image, plant: Plant, verdict: _Verdict) -> Codes:
+    """Return what is done to each asset: nothing, a setpoint, or giving it back to itself; ``held`` by an obligation."""
+    silent = not image.usable.any() or verdict.site in (Severity.PROTECT, Severity.LOCKOUT)
+    if silent:
+        return np.full(len(target_w), Command.NONE, dtype=np.int8)
+    generates = image.available_w < 0
+    needless = np.where(generates, target_w <= image.available_w, (np.abs(rest_w) <= 0) & ~held)
+    return np.where(image.usable, np.where(needless, Command.RELEASE, Command.SETPOINT), Command.NONE).astype(np.int8)
+
+
+def _reason(
+    command: Codes,
+    split: Dispatch,
+    rest_w: Floats,
+    enforced: Enforced,
+    own_upper_w: Floats,
+    image: Image,
+    plant: Plant,
+    verdict: _Verdict,
+) -> Codes:
+    """Return one Reason code per asset; later lines are stronger."""
+    bound = enforced.bound[plant.node]
+    reason = np.where(bound, Reason.ORDER, Reason.FREE)
+    reason = np.where(
+        bound & np.isinf(enforced.wanted_upper_w)[plant.node] & np.isinf(enforced.wanted_upper_w[0]),
+        Reason.HANDED_BACK,
+        reason,
+    )
+    bridging = (
+        bound & plant.fast & (np.abs(split.target_w - split.steady_w) > 0.01 * np.maximum(plant.rated_upper_w, 1.0))
+    )
+    reason = np.where(bridging & is_storage(plant), Reason.BRIDGE, reason)
+    reason = np.where(split.kept & bound, Reason.HELD_STEADY, reason)
+    reason = np.where(~bound & (rest_w > 0), Reason.RECHARGE, reason)
+    reason = np.where(np.isfinite(own_upper_w), Reason.ORDER, reason)
+    reason = np.where(verdict.severity == Severity.PROTECT, Reason.PROTECTED, reason)
+    reason = np.where(verdict.excluded, Reason.ISOLATED, reason)
+    if verdict.site is Severity.PROTECT:
+        reason = np.full(len(reason), Reason.NOT_READY)
+    return np.where(plant.controllable, reason, Reason.WATCHED).astype(np.int8)
+
+
+def _accrue(
+    demands: Sequence[Demand], progress: Mapping[str, Progress], enforced: Enforced, image: Image, dt_s: float
+) -> Mapping[str, Progress]:
+    """Return the orders' progress with this cycle's delivery booked."""
+    booked = dict(progress)
+    for d in demands:
+        power_w = float(image.node_power_w[d.node] if d.asset < 0 else np.nan_to_num(image.power_w[d.asset]))
+        bound_w = bound_in_force(d)
+        ramped_w = float(enforced.upper_w[d.node]) if d.asset < 0 else bound_w
+        follows = d.order.kind in (OrderKind.SETPOINT, OrderKind.REGULATION)
+        over_w = abs(power_w - ramped_w) if follows else power_w - max(bound_w, ramped_w)
+        known = booked[d.order.order_id]
+        booked[d.order.order_id] = replace(
+            known, delivery=accrue(known.delivery, power_w, bound_w, known.baseline_w, over_w, dt_s)
+        )
+    return booked
+
+
+def _next(
+    snapshot: Snapshot,
+    senses: Senses,
+    image: Image,
+    enforced: Enforced,
+    target_w: Floats,
+    verdict: _Verdict,
+    progress: Mapping[str, Progress],
+    before: State,
+) -> State:
+    return State(
+        mono_s=snapshot.mono_s,
+        progress=progress,
+        target_w=target_w,
+        power_w=np.where(np.isfinite(senses.power_w), senses.power_w, before.power_w),
+        counted=image.usable,
+        soc_frac=senses.soc_good_frac,
+        soc_mono_s=senses.soc_mono_s,
+        base_w=image.measured_base_w,
+        lower_w=enforced.lower_w,
+        upper_w=enforced.upper_w,
+        tripped_s=verdict.tripped_s,
+        off_since_s=verdict.off_since_s,
+    )

@@ -1,0 +1,57 @@
+"""The merit order: what moving each asset away from its preferred power costs, as convex curves."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vppd.core.aggregate import Image, is_storage
+from vppd.core.allocate import Curves
+from vppd.core.envelope import Envelope
+from vppd.model import TIERS
+from vppd.snapshot import Bools, Floats, Plant, Readings
+
+RECHARGE_RATE_PER_H = 0.25
+"""Fastest recharge at rest, as part of the capacity per hour. [1/h]"""
+RECHARGE_BAND_FRAC = 0.06
+"""Below the resting charge by this much, recharge runs at full rate; it tapers to nothing at the rest. [0-1]"""
+LEAST_COST_PER_WH = 1e-12
+"""Moving for nothing must cost something, or storage would stray from rest. [1/Wh]"""
+RECHARGE_LEAST_FRAC = 0.01
+"""A recharge weaker than this part of the rating is not worth a setpoint. [0-1]"""
+
+
+def resting(image: Image, plant: Plant, bound: Bools) -> Floats:
+    """Return the power each asset prefers: storage recharges slowly when nobody needs it, else rests. [W]"""
+    missing_frac = np.where(
+        is_storage(plant) & image.usable & ~image.soc_stale, plant.soc_target_frac - image.soc_frac, 0.0
+    )
+    rate = np.clip(missing_frac / RECHARGE_BAND_FRAC, 0.0, 1.0) * RECHARGE_RATE_PER_H
+    power_w = np.minimum(rate * np.nan_to_num(plant.capacity_wh), plant.rated_upper_w)
+    worth = power_w >= RECHARGE_LEAST_FRAC * np.maximum(plant.rated_upper_w, 1.0)
+    return np.where(worth & ~bound[plant.node], power_w, 0.0)
+
+
+def merit_order(readings: Readings, image: Image, plant: Plant, bounds: Envelope, rest_w: Floats) -> Curves:
+    """Return one convex curve per asset over its range; its least is at the power the asset prefers.
+
+    Storage pays wear both ways from rest; compute pays by flex tier, the most tolerant shed first; a generator pays
+    for what it is held back.
+    """
+    storage, generates = is_storage(plant), image.available_w < 0
+    span_w = bounds.upper_w - bounds.lower_w
+    width_w = np.zeros((len(span_w), TIERS))
+    cost = np.zeros((len(span_w), TIERS))
+    rest_w = np.clip(rest_w, bounds.lower_w, bounds.upper_w)
+    tier3_w = np.minimum(readings.tier_shed_w[:, 3], span_w)
+    tier2_w = np.minimum(readings.tier_shed_w[:, 2], span_w - tier3_w)
+    width_w[:, 0] = np.where(storage, rest_w - bounds.lower_w, span_w - tier3_w - tier2_w)
+    width_w[:, 1] = np.where(storage | generates, 0.0, tier2_w)
+    width_w[:, 2] = np.where(storage | generates, 0.0, tier3_w)
+    width_w[:, 3] = np.where(storage, bounds.upper_w - rest_w, 0.0)
+    width_w[:, 0] = np.where(generates, span_w, width_w[:, 0])
+    pay = np.maximum(plant.wear_cost_per_wh, LEAST_COST_PER_WH)
+    cost[:, 0] = np.where(storage, -pay, np.where(generates, pay, -plant.tier_cost_per_wh[:, 1]))
+    cost[:, 1] = np.where(storage | generates, pay, -plant.tier_cost_per_wh[:, 2])
+    cost[:, 2] = np.where(storage | generates, pay, -plant.tier_cost_per_wh[:, 3])
+    cost[:, 3] = np.where(storage | generates, pay, 0.0)
+    return Curves(node=plant.node, lower_w=bounds.lower_w, width_w=width_w, cost_per_wh=cost)

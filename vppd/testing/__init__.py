@@ -1,0 +1,1 @@
+"""Fakes, cycle tables and the adapter conformance suite."""

@@ -1,0 +1,163 @@
+"""Instances to schedule: the day that peers were measured on, and random ones of every kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+Json = dict[str, Any]
+STEPS = 96
+HOURS = np.arange(STEPS) / 4.0
+
+
+def prices(seed: int, lower_by: float) -> Any:
+    """Return a day of prices around 80 per MWh less ``lower_by``, per Wh."""
+    noise = np.random.default_rng(seed).normal(0.0, 3.0, STEPS)
+    return (80.0 + 40.0 * np.sin(2.0 * np.pi * (HOURS - 9.0) / 24.0) + noise - lower_by) * 1e-6
+
+
+def day(batteries: int, loads: int, *, negative: bool = False, mixed: int | None = None) -> Json:
+    """Return a day of 15 min steps with PV; ``mixed`` seeds sizes, efficiencies and wear that all differ."""
+    buy = prices(7, 75.0 if negative else 0.0)
+    rng = None if mixed is None else np.random.default_rng(mixed)
+    sun = np.maximum(0.0, 2e6 * np.sin(np.pi * (HOURS - 6.0) / 12.0))
+    return {
+        "step_s": 900.0,
+        "price_import_per_wh": buy.tolist(),
+        "price_export_per_wh": (buy - 0.1 * np.abs(buy)).tolist(),
+        "inflexible_load_w": [5e6] * STEPS,
+        "site": {"import_max_w": (5.0 + 0.2 * batteries + 0.5 * loads) * 1e6, "export_max_w": 5e6},
+        "batteries": [_battery(k, rng) for k in range(batteries)],
+        "renewables": [{"name": "pv", "available_w": sun.tolist(), "curtailable": True}],
+        "flexible_loads": [_load(k, rng) for k in range(loads)],
+        "time_limit_s": 15.0,
+        "mip_gap": 1e-3,
+    }
+
+
+def _battery(k: int, rng: np.random.Generator | None) -> Json:
+    size, hours = (1.0, 1.5) if rng is None else rng.uniform((0.3, 0.7), (2.0, 3.0))
+    into, out = (0.95, 0.95) if rng is None else rng.uniform(0.9, 0.98, 2)
+    whole = 200e3 * size * hours
+    return {
+        "name": f"bess-{k}",
+        "energy_wh": 0.95 * whole,
+        "reserve_wh": 0.1 * whole,
+        "initial_wh": 0.5 * whole,
+        "final_min_wh": 0.5 * whole,
+        "charge_max_w": 200e3 * size,
+        "discharge_max_w": 200e3 * size,
+        "efficiency_charge": into,
+        "efficiency_discharge": out,
+        "wear_cost_per_wh": 0.0 if rng is None else rng.uniform(0.0, 10e-6),
+    }
+
+
+def _load(k: int, rng: np.random.Generator | None) -> Json:
+    size = 1.0 if rng is None else rng.uniform(0.5, 1.5)
+    first, last = (0, STEPS - 1) if rng is None or k % 2 else (int(rng.integers(0, 30)), int(rng.integers(60, STEPS)))
+    need = min((8.0 + k % 8) * 0.5e6 * size, 0.8 * (last - first + 1) / 4.0 * 0.5e6 * size)
+    return {
+        "name": f"job-{k}",
+        "min_w": 0.0,
+        "max_w": 0.5e6 * size,
+        "energy_wh": need,
+        "first_step": first,
+        "last_step": last,
+    }
+
+
+def floors(*, convex: bool) -> Json:
+    """Return 10 batteries, 5 PV plants and 5 loads that never fall below half, with prices below 0 half of the day."""
+    rng, buy = np.random.default_rng(42), prices(42, 85.0)
+    batteries: list[Json] = []
+    loads: list[Json] = []
+    sources: list[Json] = []
+    for k in range(10):
+        power = rng.uniform(0.1e6, 0.5e6)
+        whole = power * rng.uniform(0.25, 2.0)
+        shape = {"energy_wh": whole, "reserve_wh": 0.1 * whole, "initial_wh": 0.5 * whole, "final_min_wh": 0.1 * whole}
+        rates = {"charge_max_w": power, "discharge_max_w": power}
+        losses = {"efficiency_charge": 0.95, "efficiency_discharge": 0.95, "wear_cost_per_wh": 0.0}
+        batteries.append({"name": f"bess-{k}", **shape, **rates, **losses})
+    for k in range(5):
+        power, peak = rng.uniform(0.2e6, 1e6), rng.uniform(0.2e6, 0.8e6)
+        need: Json = {"min_w": 0.5 * power, "max_w": power, "energy_wh": 0.85 * 24.0 * power}
+        loads.append({"name": f"job-{k}", **need, "first_step": 0, "last_step": STEPS - 1})
+        sun = np.maximum(0.0, peak * np.sin(np.pi * (HOURS - 6.0) / 12.0))
+        sources.append({"name": f"pv-{k}", "available_w": sun.tolist(), "curtailable": True})
+    most_w = 0.9 * (sum(b["charge_max_w"] for b in batteries) + sum(j["max_w"] for j in loads))
+    return {
+        "step_s": 900.0,
+        "price_import_per_wh": buy.tolist(),
+        "price_export_per_wh": (buy - 0.2 * np.abs(buy) if convex else 0.8 * buy).tolist(),
+        "inflexible_load_w": [0.0] * STEPS,
+        "site": {"import_max_w": most_w, "export_max_w": most_w},
+        "batteries": batteries,
+        "renewables": sources,
+        "flexible_loads": loads,
+        "time_limit_s": 15.0,
+        "mip_gap": 1e-3,
+    }
+
+
+@st.composite
+def random_instance(draw: st.DrawFn) -> Json:
+    """Return an instance of a few steps: feasible or not, prices of any sign, either side the dearer."""
+    steps = draw(st.integers(1, 6))
+    price = st.integers(-100, 100).map(lambda v: v * 1e-6)
+    power = st.integers(0, 20).map(lambda v: v * 100.0)
+    series = st.lists(price, min_size=steps, max_size=steps)
+    return {
+        "step_s": draw(st.sampled_from([300.0, 900.0, 3600.0])),
+        "price_import_per_wh": draw(series),
+        "price_export_per_wh": draw(series),
+        "inflexible_load_w": draw(st.lists(power, min_size=steps, max_size=steps)),
+        "site": {"import_max_w": draw(power) * 2.0 + draw(power), "export_max_w": draw(power)},
+        "batteries": [draw(_any_battery(k)) for k in range(draw(st.integers(0, 3)))],
+        "renewables": [draw(_any_source(k, steps)) for k in range(draw(st.integers(0, 2)))],
+        "flexible_loads": [draw(_any_load(k, steps)) for k in range(draw(st.integers(0, 2)))],
+        "time_limit_s": 5.0,
+        "mip_gap": 1e-4,
+    }
+
+
+@st.composite
+def _any_battery(draw: st.DrawFn, k: int) -> Json:
+    part = st.integers(0, 10).map(lambda v: v / 10.0)
+    whole = draw(st.integers(1, 20)) * 100.0
+    return {
+        "name": f"bess-{k}",
+        "energy_wh": whole,
+        "reserve_wh": draw(part) * 0.3 * whole,
+        "initial_wh": draw(part) * 1.05 * whole,
+        "final_min_wh": draw(part) * draw(part) * 0.9 * whole,
+        "charge_max_w": draw(st.integers(0, 10)) * 100.0,
+        "discharge_max_w": draw(st.integers(0, 10)) * 100.0,
+        "efficiency_charge": draw(st.sampled_from([0.6, 0.9, 0.95, 1.0])),
+        "efficiency_discharge": draw(st.sampled_from([0.6, 0.9, 0.95, 1.0])),
+        "wear_cost_per_wh": draw(st.sampled_from([0.0, 0.0, 1e-6, 2e-5])),
+    }
+
+
+@st.composite
+def _any_source(draw: st.DrawFn, k: int, steps: int) -> Json:
+    power = st.integers(0, 10).map(lambda v: v * 100.0)
+    available = draw(st.lists(power, min_size=steps, max_size=steps))
+    return {"name": f"pv-{k}", "available_w": available, "curtailable": draw(st.booleans())}
+
+
+@st.composite
+def _any_load(draw: st.DrawFn, k: int, steps: int) -> Json:
+    first = draw(st.integers(0, steps - 1))
+    least = draw(st.sampled_from([0.0, 0.0, 100.0, 300.0]))
+    return {
+        "name": f"job-{k}",
+        "min_w": least,
+        "max_w": least + draw(st.integers(0, 10)) * 100.0,
+        "energy_wh": draw(st.integers(0, 12)) * draw(st.sampled_from([10.0, 50.0])),
+        "first_step": first,
+        "last_step": draw(st.integers(first, steps - 1)),
+    }

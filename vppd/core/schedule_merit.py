@@ -1,0 +1,115 @@
+"""The merit order over time: loads into the cheapest steps, batteries one by one against what is left of the site.
+
+It needs no solver and a few milliseconds, gives the answer when there is no time for a better one, and finds better
+modes around a plan that is there already.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vppd.core.schedule_problem import Problem
+from vppd.core.schedule_program import Flows
+from vppd.core.schedule_storage import Ladder, best_powers
+from vppd.snapshot import Floats
+
+OUTSIDE = 1e3
+"""Power beyond a limit of the site costs this many times the largest price."""
+
+
+def curtailed_w(problem: Problem, net_w: Floats) -> Floats:
+    """Return what the curtailable sources should give at each step for site powers ``net_w`` without them. [W]"""
+    return _cheapest(problem, net_w[:, None])[0][:, 0]
+
+
+def site_cost(problem: Problem, net_w: Floats) -> Floats:
+    """Return what the site pays per step, shape (step, choice), with its sources curtailed where that is cheaper."""
+    return _cheapest(problem, net_w)[1]
+
+
+def _cheapest(problem: Problem, net_w: Floats) -> tuple[Floats, Floats]:
+    """Return the best generation and its cost; the cost is linear between these candidates, so one of them is best."""
+    most_w = problem.curtailable_w()[:, None]
+    corners = (net_w, net_w - problem.import_max_w, net_w + problem.export_max_w, np.inf)
+    best_w = np.zeros_like(net_w)
+    best = _grid_cost(problem, net_w)
+    if not most_w.any():
+        return best_w, best
+    for corner in corners:
+        given_w = np.clip(corner, 0.0, most_w) + np.zeros_like(net_w)
+        cost = _grid_cost(problem, net_w - given_w)
+        better = cost < best
+        best_w, best = np.where(better, given_w, best_w), np.where(better, cost, best)
+    return best_w, best
+
+
+def _grid_cost(problem: Problem, import_w: Floats) -> Floats:
+    into, out = problem.price_import_per_wh[:, None], problem.price_export_per_wh[:, None]
+    dear = OUTSIDE * max(float(np.abs(into).max()), float(np.abs(out).max()), 1e-12)
+    over_w = np.maximum(import_w - problem.import_max_w, 0.0) + np.maximum(-import_w - problem.export_max_w, 0.0)
+    return np.asarray(problem.step_h * (np.where(import_w > 0.0, into, out) * import_w + dear * over_w))
+
+
+def merit_order(problem: Problem, ladders: list[Ladder]) -> Flows:
+    """Return a plan by merit order; it may break a limit where the order of decisions matters."""
+    load_w = _filled(problem)
+    battery_w = np.zeros((len(ladders), problem.steps))
+    battery_w = one_by_one(problem, ladders, battery_w, load_w)
+    net_w = problem.fixed_w() + load_w.sum(axis=0) + battery_w.sum(axis=0)
+    return Flows(np.maximum(battery_w, 0.0), np.maximum(-battery_w, 0.0), load_w, curtailed_w(problem, net_w))
+
+
+def one_by_one(problem: Problem, ladders: list[Ladder], battery_w: Floats, load_w: Floats) -> Floats:
+    """Return batteries' powers, each in turn the best answer to all the others. [W]"""
+    battery_w = battery_w.copy()
+    total_w = problem.fixed_w() + load_w.sum(axis=0) + battery_w.sum(axis=0)
+    for k in np.argsort(-problem.batteries.charge_max_w, kind="stable"):
+        rest_w = total_w - battery_w[k]
+        cost = site_cost(problem, rest_w[:, None] + ladders[k].power_w) + ladders[k].wear
+        found_w = best_powers(ladders[k], cost)
+        if found_w is not None:
+            battery_w[k] = found_w
+        total_w = rest_w + battery_w[k]
+    return battery_w
+
+
+def one_by_one_at(ladders: list[Ladder], battery_w: Floats, price_per_w: Floats, stiffness_per_w2: float) -> Floats:
+    """Return batteries' powers at a price per step, each in turn making up for where the others stray from the sum. [W]
+
+    Where the price moves only slowly with power this is as good as the true cost, and it does not freeze the loads.
+    """
+    aim_w, battery_w = battery_w.sum(axis=0), battery_w.copy()
+    total_w = aim_w.copy()
+    for k, rungs in enumerate(ladders):
+        rest_w = total_w - battery_w[k]
+        off_w = (rest_w - aim_w)[:, None] + rungs.power_w
+        cost = price_per_w[:, None] * rungs.power_w + stiffness_per_w2 * off_w**2 + rungs.wear
+        found_w = best_powers(rungs, cost)
+        if found_w is not None:
+            battery_w[k] = found_w
+        total_w = rest_w + battery_w[k]
+    return battery_w
+
+
+def _filled(problem: Problem) -> Floats:
+    """Return loads at their least power, and what they need beyond it in their cheapest steps within the limits. [W]"""
+    least_w, most_w = problem.load_range_w()
+    load_w = least_w.copy()
+    total_w = problem.fixed_w() + load_w.sum(axis=0)
+    slack_wh = most_w.sum(axis=1) * problem.step_h - problem.loads.energy_wh
+    for k in np.argsort(slack_wh, kind="stable"):
+        missing_w = float(problem.loads.energy_wh[k]) / problem.step_h - float(load_w[k].sum())
+        for most in (problem.import_max_w, np.inf):
+            if missing_w <= 0.0:
+                break
+            room_w = np.minimum(most_w[k] - load_w[k], np.maximum(most + problem.curtailable_w() - total_w, 0.0))
+            choices = np.column_stack((total_w, total_w + room_w))
+            dearer = np.diff(site_cost(problem, choices), axis=1)[:, 0] / np.maximum(room_w, 1e-9)
+            order = np.argsort(np.where(room_w > 0.0, dearer, np.inf), kind="stable")
+            before_w = np.concatenate(([0.0], np.cumsum(room_w[order])[:-1]))
+            more_w = np.zeros(problem.steps)
+            more_w[order] = np.clip(missing_w - before_w, 0.0, room_w[order])
+            load_w[k] += more_w
+            total_w = total_w + more_w
+            missing_w -= float(more_w.sum())
+    return load_w

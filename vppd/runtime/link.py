@@ -1,0 +1,80 @@
+"""One device's place in the daemon: its link, its readings into the table, its actuator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
+from random import Random
+from typing import Never
+
+import structlog
+
+from vppd.model import Sample
+from vppd.ports import Controllable
+from vppd.runtime.actuator import Actuator
+from vppd.runtime.clock import Clock
+from vppd.runtime.poller import Pace, watch
+from vppd.runtime.supervise import Backoff, Link, Up, supervise
+from vppd.runtime.table import LatestValues
+
+log = structlog.get_logger()
+
+Connect = Callable[[], AbstractAsyncContextManager[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What is needed to keep one device attached."""
+
+    asset_id: str
+    connect: Connect
+    pace: Pace
+    actuator: Actuator | None = None
+    """None: watched only."""
+
+
+async def attend(
+    device: Device, table: LatestValues, clock: Clock, rng: Random, backoff: Backoff | None = None
+) -> Never:
+    """Keep one device connected, read and (if it is ours to control) commanded, for ever. Bugs escape."""
+    i = table.index(device.asset_id)
+    if device.actuator is not None:
+        table.listen(i, device.actuator.heard)
+
+    def changed(is_up: bool) -> None:
+        table.set_online(i, is_up)
+        table.set_tried(i)
+
+    run = partial(_run, device, table, clock)
+    await supervise(Link(device.asset_id, changed), device.connect, run, clock, rng, backoff)
+
+
+async def _run(device: Device, table: LatestValues, clock: Clock, connected: object, up: Up) -> None:
+    i = table.index(device.asset_id)
+
+    def store(sample: Sample, mono_s: float, asked_s: float) -> None:
+        table.store(i, sample, mono_s, asked_s)
+        up()
+
+    # A device that speaks by itself may have nothing to say for long; the start must not wait for it.
+    silence = asyncio.get_running_loop().call_later(device.pace.limit_s, table.set_tried, i)
+    try:
+        async with asyncio.TaskGroup() as group:
+            if device.actuator is not None:
+                _command(group, device.actuator, connected, partial(table.set_rejected, i))
+            group.create_task(watch(device.asset_id, connected, device.pace, clock, store))
+    finally:
+        silence.cancel()
+
+
+def _command(
+    group: asyncio.TaskGroup, actuator: Actuator, connected: object, set_rejected: Callable[[bool], None]
+) -> None:
+    if isinstance(connected, Controllable):
+        group.create_task(actuator.run(connected))
+        return
+    log.error("device_takes_no_setpoints", asset=actuator.asset_id)
+    set_rejected(True)

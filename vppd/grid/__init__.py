@@ -1,0 +1,1 @@
+"""The dispatch interface: one codec per protocol, all to the one Order."""

@@ -1,0 +1,69 @@
+"""How to reach the dispatcher's broker."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from vppd.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """How to reach the broker, and how patient to be."""
+
+    host: str
+    port: int
+    client_id: str
+    """Fixed, so that the broker keeps our session while we are away."""
+    protocol: Literal["5", "3.1.1"] = "5"
+    keepalive_s: int = 10
+    """A silent link is declared dead within one and a half times this. [s]"""
+    username: str = ""
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    """With it the link is TLS."""
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    session_s: int = 86_400
+    """The broker keeps unacknowledged commands for us this long. [s]"""
+    unacknowledged: int = 64
+    """Commands the broker may send before the first is acknowledged."""
+    longest_payload: int = 16_384
+    """What is longer is cut, and then refused as too large."""
+    ack_timeout_s: float = 10.0
+    backoff_first_s: float = 1.0
+    backoff_most_s: float = 30.0
+    leave_timeout_s: float = 2.0
+    tls: ssl.SSLContext | None = field(init=False, default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError when the certificates cannot be used or there is no client id."""
+        if not self.client_id:
+            raise ConfigError("the dispatch link needs a client_id of its own")
+        if self.ca_file is not None:
+            object.__setattr__(self, "tls", _tls(self.ca_file, self.cert_file, self.key_file))
+
+    @property
+    def quiet_s(self) -> int:
+        """Return the keepalive to agree on: the client sends a ping after one of silence and gives up after another. [s]"""
+        return max(2, (3 * self.keepalive_s - 2) // 4)
+
+    def password(self) -> str | None:
+        """Return the password as the file has it now. Raises ConfigError when it cannot be read."""
+        try:
+            return self.password_file.read_text(encoding="utf-8").strip() if self.password_file else None
+        except OSError as error:
+            raise ConfigError(f"{self.password_file} cannot be read: {error.strerror}") from error
+
+
+def _tls(ca_file: Path, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=str(ca_file))
+        if cert_file is not None:
+            context.load_cert_chain(str(cert_file), str(key_file) if key_file else None)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the certificates of the dispatch link cannot be used: {error}") from error
+    return context

@@ -1,0 +1,1 @@
+"""Device adapters, one module per product family, found by entry point."""

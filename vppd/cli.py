@@ -1,0 +1,182 @@
+"""The command line: run, demo, check, status, orders, release, resume, adapters, replay, schedule."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vppd.demo.command import demo_command
+from vppd.errors import ConfigError, DeviceError, VppdError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Turns a data center into a virtual power plant.",
+)
+
+ConfigPath = Annotated[Path, typer.Option("-c", "--config", help="Configuration file.", show_default=True)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT_CONFIG = Path("/etc/vppd/vppd.toml")
+EXIT_CONFIG = 2
+EXIT_UNREACHABLE = 3
+
+
+def main() -> None:
+    """Run the command line; our own errors become one clear line and an exit code."""
+    try:
+        app()
+    except ConfigError as error:
+        _fail(str(error), EXIT_CONFIG)
+    except DeviceError as error:
+        _fail(str(error), EXIT_UNREACHABLE)
+    except VppdError as error:
+        _fail(str(error), 1)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(message, err=True)
+    sys.exit(code)
+
+
+@app.command()
+def run(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Run the daemon until SIGTERM; SIGHUP reads the configuration again."""
+    from vppd.app import run_daemon
+
+    run_daemon(config)
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(help="Configuration file.")] = DEFAULT_CONFIG) -> None:
+    """Check a configuration: every mistake with its key, the reason and what is allowed; exit code 2 if there is one."""
+    from vppd.app import checked
+
+    found = checked(file)
+    devices = sum(1 for asset in found.assets)
+    typer.echo(
+        f"{file}: good. Site {found.site.id}: {len(found.feeds)} feeds, {devices} assets, {len(found.grid.issuers) if found.grid else 0} issuers."
+    )
+
+
+@app.command()
+def status(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Show the site, its feeds and assets as the daemon sees them."""
+    found = _ask(config, "GET", "/api/v1/state")
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    from vppd.api.console import status_table
+
+    status_table(found)
+
+
+@app.command()
+def orders(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Show the orders that are scheduled or active."""
+    found = _ask(config, "GET", "/api/v1/orders")
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    from vppd.api.console import orders_table
+
+    orders_table(found)
+
+
+@app.command()
+def release(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Give everything back to itself now and take no orders until ``resume``: the operator wins over the grid."""
+    _ask(config, "POST", "/api/v1/release")
+    typer.echo("Released: all orders are aborted, power is given back by the ramp. `vppd resume` takes orders again.")
+
+
+@app.command()
+def resume(config: ConfigPath = DEFAULT_CONFIG) -> None:
+    """Take orders again after a release."""
+    _ask(config, "POST", "/api/v1/resume")
+    typer.echo("Resumed: orders are taken again.")
+
+
+app.command("demo")(demo_command)
+
+
+@app.command()
+def adapters() -> None:
+    """List the adapters that are installed."""
+    from vppd.runtime.registry import installed
+
+    for name in installed():
+        typer.echo(name)
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="Recorded telemetry, e.g. /var/lib/vppd/telemetry.db.")],
+    show: Annotated[int, typer.Option(help="Show at most this many differing cycles.")] = 10,
+) -> None:
+    """Decide every recorded cycle again; exit code 1 when one comes out otherwise."""
+    from vppd.app import replayed
+
+    found = replayed(file)
+    typer.echo(f"{found.cycles} cycles decided again, {len(found.differing)} came out otherwise.")
+    for at in found.differing[:show]:
+        typer.echo(f"  {at.isoformat()}")
+    if found.differing:
+        raise typer.Exit(1)
+
+
+@app.command()
+def simulate(
+    scenario: Annotated[Path, typer.Argument(help="Scenario file (docs/curtailment.md).")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the result here; - is standard output.")
+    ] = None,
+) -> None:
+    """Run the curtailment planner against a simulated cluster in virtual time; exit code 2 for a bad scenario."""
+    from vppd.sim.command import simulated, summary, write
+
+    found = simulated(scenario)
+    if json_file == Path("-"):
+        typer.echo(json.dumps(found, allow_nan=False))
+        return
+    if json_file is not None:
+        write(found, json_file)
+    for line in summary(found):
+        typer.echo(line)
+
+
+@app.command()
+def schedule(
+    problem: Annotated[Path, typer.Option("--problem", help="The instance to solve, a JSON file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Solve one scheduling instance within its time limit: the cheapest plan found, or the constraints that conflict."""
+    from vppd.core.schedule import solve
+    from vppd.core.schedule_problem import parse
+    from vppd.core.schedule_report import lines, report
+    from vppd.runtime.clock import SystemClock
+
+    instance = parse(_read_json(problem))
+    answer = solve(instance, SystemClock().mono_s)
+    typer.echo(json.dumps(report(instance, answer)) if as_json else "\n".join(lines(instance, answer)))
+
+
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid JSON: {error}") from error
+
+
+def _ask(config: Path, method: str, path: str) -> Any:
+    """Return the answer of the daemon on its local socket. Raises Unreachable or Refused."""
+    from vppd.api.client import ask
+    from vppd.config import load
+
+    return ask(load(config).site.socket, method, path)

@@ -1,0 +1,50 @@
+"""One run of the demo with the options given."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+
+from rich.console import Console
+
+from vppd.demo.children import Failed
+from vppd.demo.dispatcher import Line
+from vppd.demo.perform import perform
+from vppd.demo.stage import Options
+from vppd.errors import ConfigError
+
+PLAIN_WIDTH = 120
+"""Columns where there is no terminal to ask."""
+
+
+def play(options: Options, *, keep: bool) -> int:
+    """Run the demo to its end and return its exit status; unless it failed, or is to ``keep`` them, its files go."""
+    console, status = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH), 1
+    try:
+        status = asyncio.run(perform(options, console))
+    except Failed as error:
+        console.print(f"vppd demo: {error}", style="red", markup=False)
+    if status == 1:
+        console.print(f"the logs and the ledger are in {options.folder}")
+    elif not keep:
+        shutil.rmtree(options.folder)
+    return status
+
+
+def line_of(broker: str, mqtt: str) -> Line | None:
+    """Return the line to somebody's own broker, None for the embedded one. Raises ConfigError."""
+    if mqtt not in ("5", "3.1.1"):
+        raise ConfigError(f"--mqtt: {mqtt!r} is no protocol (allowed: 5, 3.1.1)")
+    if not broker:
+        return None
+    host, port = address_of(broker, "--broker")
+    return Line(host, port, mqtt)
+
+
+def address_of(text: str, option: str) -> tuple[str, int]:
+    """Return host and port of an option. Raises ConfigError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"{option}: {text!r} is not HOST:PORT")
+    return host, int(port)

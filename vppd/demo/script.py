@@ -1,0 +1,191 @@
+"""The script: a load target, a regulation signal, a device that fails during an order - ordered by MQTT, judged at the meter."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from vppd.demo.acts import Line, Result, judge_limit, judge_regulation
+from vppd.demo.dispatcher import Dispatcher
+from vppd.demo.record import SITE, Record
+from vppd.demo.room import Room
+from vppd.errors import DeviceError
+
+BASELINE_S = 10.0
+SETTLE_S = 20.0
+"""Time for the ramp down; judged from then on. [s]"""
+SIGNAL_S = 2.0
+SHED_FRAC = 0.25
+REDUCE_FRAC = 0.2
+REGULATION_FRAC = 0.08
+"""Regulation capacity, as part of the baseline. [0-1]"""
+RESTORE_S = 120.0
+BACK_FRAC = 0.05
+"""A load this near its baseline is back. [0-1]"""
+CALM_S = 20.0
+"""Pause before an act: a ramp ends, and then a baseline is measured. [s]"""
+SHORTEST_S = 45.0
+"""No act is shorter, whatever the speed: ramps and windows do not run faster. [s]"""
+
+
+@dataclass(slots=True)
+class Stage:
+    """What an act works with."""
+
+    dispatcher: Dispatcher
+    record: Record
+    room: Room
+    speed: float
+    seed: int
+    say: Callable[[str], None]
+    """Tells the audience what happens now."""
+
+    def mono_s(self) -> float:
+        """Return the loop's time. [s]"""
+        return asyncio.get_running_loop().time()
+
+    def length_s(self, length_s: float) -> float:
+        """Return how long an act of ``length_s`` takes at this speed. [s]"""
+        return max(length_s / self.speed, SHORTEST_S)
+
+    def baseline_w(self, name: str) -> float:
+        """Return what a feed has drawn in the last seconds, storage apart. [W]"""
+        return self.record.baseline_w(name, BASELINE_S)
+
+
+Act = Callable[[Stage], Awaitable[Result]]
+
+
+async def load_target(stage: Stage) -> Result:
+    """Set every feed a quarter below its baseline by DSX Flex for three minutes, then lift it with null."""
+    record, tags = stage.record, stage.record.tags
+    baseline_w = {tag: stage.baseline_w(tag) for tag in tags}
+    limit_w = {tag: (1.0 - SHED_FRAC) * baseline_w[tag] for tag in tags}
+    length_s = stage.length_s(180.0)
+    until = stage.dispatcher.now() + timedelta(seconds=length_s + 60.0)
+    start_s = stage.mono_s()
+    record.targets_w |= {**limit_w, SITE: sum(limit_w.values())}
+    await stage.dispatcher.load_target(limit_w, until)
+    stage.say(f"every feed {SHED_FRAC:.0%} below its baseline for {length_s:.0f} s")
+    await asyncio.sleep(start_s + length_s - stage.mono_s())
+    lines: list[Line] = []
+    faults: list[str] = []
+    for tag in tags:
+        points = record.since(tag, start_s)
+        line, wrong = judge_limit("load target", tag, points, baseline_w[tag], limit_w[tag], start_s + SETTLE_S)
+        lines.append(line)
+        faults += wrong
+    record.targets_w.clear()
+    await stage.dispatcher.load_target(dict.fromkeys(tags), until)
+    stage.say("limits lifted, power comes back by its ramp")
+    faults += await _restored(stage, baseline_w)
+    return Result("load target", tuple(lines), tuple(faults))
+
+
+async def regulation(stage: Stage) -> Result:
+    """Follow a new signal every two seconds for two minutes, around the power the site would draw."""
+    record, dispatcher = stage.record, stage.dispatcher
+    baseline_w = stage.baseline_w(SITE)
+    capacity_w = REGULATION_FRAC * baseline_w
+    length_s = stage.length_s(120.0)
+    until = dispatcher.now() + timedelta(seconds=length_s + 60.0)
+    await dispatcher.order("regulation", dispatcher.parties.vpp_id, capacity_w, until)
+    stage.say(f"a regulation signal every {SIGNAL_S:g} s, ±{capacity_w / 1e3:.0f} kW")
+    start_s = stage.mono_s()
+    for level_frac in signals(stage.seed, int(length_s / SIGNAL_S)):
+        dispatcher.signal(level_frac)
+        record.targets_w[SITE] = baseline_w + level_frac * capacity_w
+        await asyncio.sleep(SIGNAL_S)
+    line, faults = judge_regulation(SITE, record.since(SITE, start_s), baseline_w, capacity_w)
+    record.targets_w.clear()
+    await dispatcher.order("release", dispatcher.parties.vpp_id, None, until)
+    stage.say("released")
+    faults += await _restored(stage, {})
+    return Result("regulation", (line,), tuple(faults))
+
+
+async def failure(stage: Stage) -> Result:
+    """Order a fifth off the site; a third into it the hardest-working storage unit falls silent; the order is kept."""
+    record, dispatcher = stage.record, stage.dispatcher
+    tags = record.tags
+    baselines_w = {tag: stage.baseline_w(tag) for tag in tags}
+    baseline_w = sum(baselines_w.values())
+    shed_w = REDUCE_FRAC * baseline_w
+    length_s = stage.length_s(180.0)
+    until = dispatcher.now() + timedelta(seconds=length_s + 60.0)
+    start_s = stage.mono_s()
+    record.targets_w[SITE] = baseline_w - shed_w
+    await dispatcher.order("reduce", dispatcher.parties.vpp_id, shed_w, until)
+    stage.say(f"reduce the site by {shed_w / 1e3:.0f} kW for {length_s:.0f} s")
+    await asyncio.sleep(start_s + length_s / 3.0 - stage.mono_s())
+    unit = min((await stage.room.truth()).storage, key=lambda u: u.power_w).name
+    await stage.room.fail(unit, "silent", length_s)
+    stage.say(f"{unit} has fallen silent; the rest must carry the order")
+    await asyncio.sleep(start_s + length_s - stage.mono_s())
+    points = record.since(SITE, start_s)
+    line, faults = judge_limit("failure", SITE, points, baseline_w, baseline_w - shed_w, start_s + SETTLE_S)
+    record.targets_w.clear()
+    await stage.room.fail(unit, "silent", 0.0)
+    await dispatcher.order("release", dispatcher.parties.vpp_id, None, until)
+    stage.say(f"{unit} answers again; released")
+    faults += await _restored(stage, baselines_w)
+    return Result("failure", (line,), tuple(faults))
+
+
+SCRIPT: tuple[tuple[str, Act], ...] = (
+    ("load target", load_target),
+    ("regulation", regulation),
+    ("failure", failure),
+)
+
+
+async def play(stage: Stage, done: Callable[[Result], None]) -> list[Result]:
+    """Play all acts one after the other and return how they went; a promise broken anywhere fails its act."""
+    results: list[Result] = []
+    for number, (name, act) in enumerate(SCRIPT, 1):
+        before = len(stage.record.breaches)
+        try:
+            stage.say(f"act {number}, {name}, comes when a baseline has been measured")
+            await asyncio.sleep(CALM_S)
+            stage.say(f"act {number}: {name}")
+            result = await act(stage)
+        except DeviceError as error:
+            stage.record.targets_w.clear()
+            result = Result(name, (), (f"{name}: {error}",))
+        broken = tuple(stage.record.breaches[before:])
+        results.append(Result(result.name, result.lines, result.faults + broken))
+        done(results[-1])
+    return results
+
+
+def signals(seed: int, count: int) -> list[float]:
+    """Return a regulation signal that wanders and averages to about 0, the same for the same seed. [-1, 1]"""
+    chance = random.Random(seed)  # noqa: S311 - a test signal, no secret
+    phase, noise, found = chance.uniform(0.0, math.tau), 0.0, []
+    for i in range(count):
+        noise = 0.8 * noise + chance.gauss(0.0, 0.12)
+        level = 0.6 * math.sin(math.tau * i * SIGNAL_S / 60.0 + phase) + noise
+        found.append(max(-1.0, min(1.0, level)))
+    return found
+
+
+async def _restored(stage: Stage, baselines_w: dict[str, float]) -> list[str]:
+    """Wait until the room is as it was and return what is not, after the time there is for it."""
+    deadline_s = stage.mono_s() + RESTORE_S
+    while True:
+        truth = await stage.room.truth()
+        wrong = [f"not restored: {text}" for text in truth.held]
+        wrong += [
+            f"{tag}: the load has not come back to its baseline"
+            for tag, baseline_w in baselines_w.items()
+            if stage.record.baseline_w(tag, 5.0) < (1.0 - BACK_FRAC) * baseline_w
+        ]
+        if truth.cancelled:
+            return [*wrong, f"{truth.cancelled} jobs were killed"]
+        if not wrong or stage.mono_s() > deadline_s:
+            return wrong
+        await asyncio.sleep(1.0)

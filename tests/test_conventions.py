@@ -17,6 +17,10 @@ CLOCK = Path("vppd/runtime/clock.py")
 UNIT_FREE: frozenset[tuple[str, str]] = frozenset(
     {
         # (file, name): floats that are truly without a unit and whose name says so already
+        ("vppd/workload.py", "gpus"),
+        # a figure whose unit stands beside it
+        ("vppd/core/qualify.py", "have"),
+        ("vppd/core/qualify.py", "need"),
     }
 )
 Rule = Callable[[str, str], list[Finding]]

@@ -1,4 +1,4 @@
-"""The command line: run, demo, check, status, orders, release, resume, adapters, replay, schedule."""
+"""The command line: run, demo, check, status, orders, release, resume, adapters, products, replay, schedule."""
 
 from __future__ import annotations
 
@@ -111,6 +111,23 @@ def adapters() -> None:
 
     for name in installed():
         typer.echo(name)
+
+
+@app.command()
+def products(
+    config: ConfigPath = DEFAULT_CONFIG,
+    folder: Annotated[Path | None, typer.Option(help="Folder of product files; default: those shipped.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which market products this site qualifies for, and what fails for the others and by how much."""
+    from vppd.api.products import product_rows, products_table
+    from vppd.config import load
+
+    rows = product_rows(load(config), folder)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        products_table(rows)
 
 
 @app.command()

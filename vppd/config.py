@@ -105,6 +105,8 @@ class AssetConfig(Table):
     min_running_frac: Fraction = 0.0
     """Storage and inverters: cannot run between 0 and this part of the rating."""
     ramp_w_per_s: PositiveFloat | None = None
+    local_response: bool = False
+    """Storage: answers to the frequency it measures itself, once armed (products of FFR and FCR kind)."""
     tier_cost_per_wh: tuple[float, float, float, float] = (1.0, 3e-4, 1.5e-4, 8e-5)
     curtail_cost_per_wh: NonNegative = 1e-4
     """What a curtailed Wh of PV or wind costs. [1/Wh]"""

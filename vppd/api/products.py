@@ -1,0 +1,58 @@
+"""Which products a site can sell, as rows for JSON and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from vppd.config import Config
+from vppd.core.qualify import Shortcoming, qualify
+from vppd.products import products_in, shipped, site_of
+
+
+def product_rows(config: Config, folder: Path | None = None) -> list[dict[str, Any]]:
+    """Return a row per product: what could be offered [W], else what fails. Raises InvalidConfig for a bad product file."""
+    site = site_of(config)
+    rows = []
+    for product in products_in(folder or shipped()):
+        verdict = qualify(product.terms, site)
+        rows.append(
+            {
+                "name": product.name,
+                "title": product.title,
+                "market": product.market,
+                "qualifies": verdict.qualifies,
+                "offer_w": verdict.offer_w,
+                "shortcomings": [asdict(shortcoming) for shortcoming in verdict.shortcomings],
+                "unconfirmed": list(product.unconfirmed),
+            }
+        )
+    return rows
+
+
+def products_table(rows: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
+    """Print the products, those the site qualifies for first."""
+    table = Table("product", "market", "offer up to", "what fails")
+    for row in sorted(rows, key=lambda row: not row["qualifies"]):
+        offer = _power(row["offer_w"]) if row["qualifies"] else "-"
+        table.add_row(row["name"], row["market"], offer, "; ".join(_failing(s) for s in row["shortcomings"]))
+    out = console or Console()
+    out.print(table)
+    out.print("By nameplate. What a source does not settle is not checked: `--json` lists it for each product.")
+
+
+def _failing(shortcoming: Mapping[str, Any]) -> str:
+    row = Shortcoming(**shortcoming)
+    if row.unit == "W":
+        have, need, short = _power(row.have), _power(row.need), _power(row.need - row.have)
+        return f"{row.requirement}: {have} of {need}, {short} short ({row.what})"
+    return f"{row.requirement}: {row.have:g} {row.unit} instead of {row.need:g} {row.unit} ({row.what})"
+
+
+def _power(power_w: float) -> str:
+    return f"{power_w / 1e6:.3g} MW"

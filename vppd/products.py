@@ -1,0 +1,145 @@
+"""Market products as data: ``config/products/*.toml``, and what a configured site can sell of them."""
+
+from __future__ import annotations
+
+import math
+import sysconfig
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from vppd.config import STORAGE, AssetConfig, Config, InvalidConfig, Name, NonNegative, Problem, Table, problems_of
+from vppd.core.qualify import Ability, Direction, Site, Terms
+from vppd.model import Kind
+
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+STORAGE_RESPONSE_S = 1.0
+"""UPS and batteries on Modbus. [s]"""
+COMPUTE_RESPONSE_S = 60.0
+"""Caps, locked clocks and stops of a cluster; the slow end of what is realistic. [s]"""
+GENSET_RESPONSE_S = 600.0
+
+
+class GateConfig(Table):
+    """``[gate]``: until when one may bid."""
+
+    before_delivery_s: NonNegative | None = None
+    """So long before delivery begins. [s]"""
+    days_before: Annotated[int, Field(ge=0, le=366)] | None = None
+    local_time: Annotated[str, Field(pattern=r"^\d{2}:\d{2}$")] | None = None
+    time_zone: str | None = None
+
+
+class ProductConfig(Table):
+    """One product file. A key that is absent is not confirmed, and nothing is checked for it."""
+
+    name: Name
+    title: str
+    market: str
+    direction: Direction
+    activation_s: Positive | None = None
+    sustain_s: Positive | None = None
+    resting_s: NonNegative | None = None
+    """Between two activations. [s]"""
+    gate: GateConfig | None = None
+    delivery_interval_s: Positive | None = None
+    min_bid_w: Positive | None = None
+    max_bid_w: Positive | None = None
+    bid_step_w: Positive | None = None
+    divisible: bool | None = None
+    price_form: Literal["pay-as-bid", "pay-as-cleared", "fixed", "capacity", "none"] | None = None
+    price_limit_per_mwh: Positive | None = None
+    availability_frac: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """How surely the sold capacity must be there. [0-1]"""
+    signal_s: Positive | None = None
+    """Time between two values of the dispatcher's signal. [s]"""
+    telemetry_s: Positive | None = None
+    penalty: str = ""
+    local_response: bool = False
+    """Follows the frequency it measures itself: carried out by a UPS or PLC; vppd arms, allocates and logs."""
+    min_load_frac: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    min_site_w: Positive | None = None
+    sources: tuple[str, ...] = Field(min_length=1)
+    unconfirmed: tuple[str, ...] = ()
+    """What the sources do not settle."""
+
+    @property
+    def terms(self) -> Terms:
+        """Return what a site is checked against."""
+        return Terms(
+            direction=self.direction,
+            activation_s=self.activation_s,
+            sustain_s=self.sustain_s,
+            telemetry_s=self.telemetry_s,
+            min_bid_w=self.min_bid_w,
+            bid_step_w=self.bid_step_w,
+            max_bid_w=self.max_bid_w,
+            min_load_frac=self.min_load_frac,
+            min_site_w=self.min_site_w,
+            local_response=self.local_response,
+        )
+
+
+def shipped() -> Path:
+    """Return the folder of the products that come with vppd."""
+    beside = Path(__file__).resolve().parent.parent / "config" / "products"
+    return beside if beside.is_dir() else Path(sysconfig.get_path("data")) / "share" / "vppd" / "products"
+
+
+def products_in(folder: Path) -> tuple[ProductConfig, ...]:
+    """Return the products of a folder by name. Raises InvalidConfig with the mistakes of the first bad file."""
+    files = sorted(folder.glob("*.toml"))
+    if not files:
+        raise InvalidConfig(folder, (Problem("-", "holds no product (*.toml)"),))
+    return tuple(_product(file) for file in files)
+
+
+def _product(file: Path) -> ProductConfig:
+    try:
+        product = ProductConfig.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise InvalidConfig(file, (Problem("-", f"cannot be read: {error.strerror}"),)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfig(file, (Problem("-", f"is not valid TOML: {error}"),)) from error
+    except ValidationError as error:
+        raise InvalidConfig(file, problems_of(error)) from error
+    if product.name != file.stem:
+        raise InvalidConfig(file, (Problem("name", "must be the name of the file", file.stem),))
+    return product
+
+
+def site_of(config: Config) -> Site:
+    """Return what a configured site could give by its nameplates: what is really free, the daemon says from hour to hour."""
+    able = (_ability(asset) for asset in config.assets if asset.control)
+    return Site(
+        abilities=tuple(ability for ability in able if ability is not None),
+        load_w=config.site.import_max_w,
+        telemetry_s=config.site.telemetry_s,
+    )
+
+
+def _ability(asset: AssetConfig) -> Ability | None:
+    if asset.kind in STORAGE:
+        return Ability(
+            asset.id,
+            STORAGE_RESPONSE_S,
+            reduce_w=asset.rated_discharge_w,
+            increase_w=asset.rated_charge_w,
+            reduce_wh=asset.capacity_wh * (asset.soc_target_frac - asset.reserve_frac) * asset.efficiency_frac,
+            increase_wh=asset.capacity_wh * (1.0 - asset.soc_target_frac) / asset.efficiency_frac,
+            local_response=asset.local_response,
+        )
+    if asset.kind is Kind.CLUSTER:
+        return Ability(asset.id, _response_s(asset, COMPUTE_RESPONSE_S), reduce_w=max(asset.rated_w - asset.min_w, 0.0))
+    if asset.kind in (Kind.PV, Kind.WIND):
+        return Ability(asset.id, STORAGE_RESPONSE_S, increase_w=asset.rated_w)
+    if asset.kind is Kind.GENSET:
+        return Ability(asset.id, _response_s(asset, GENSET_RESPONSE_S), reduce_w=asset.rated_w)
+    return None
+
+
+def _response_s(asset: AssetConfig, least_s: float) -> float:
+    """Return until when the whole range is used, by the configured ramp where it is slower. [s]"""
+    return least_s if not asset.ramp_w_per_s else max(least_s, math.ceil(asset.rated_w / asset.ramp_w_per_s))

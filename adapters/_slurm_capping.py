@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from adapters._slurm_caps import Cap, CapAgents
+from adapters._caps import Cap, NodeCaps
 from adapters._slurm_journal import Held, Journal
 from vppd.errors import DeviceError
 
@@ -18,7 +18,7 @@ _SLACK_W = 1.0
 class Capping:
     """The caps of one cluster's nodes; without agents there are none."""
 
-    def __init__(self, agents: CapAgents | None, journal: Journal, lease: bool) -> None:
+    def __init__(self, agents: NodeCaps | None, journal: Journal, lease: bool) -> None:
         self.known: dict[str, Cap] = {}
         """What each node's agent said when it was asked last."""
         self._agents = agents

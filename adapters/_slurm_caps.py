@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from adapters._caps import Cap
 from vppd.errors import DeviceError, Garbled, Refused, Unreachable
 
 _AT_ONCE = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Cap:
-    """What an agent says of its node."""
-
-    cap_w: float | None
-    """The cap now; None for none. [W]"""
-    min_cap_w: float = 0.0
-    """The lowest cap that still binds, where the agent tells. [W]"""
 
 
 class CapAgents:

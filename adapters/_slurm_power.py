@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from adapters._slurm_caps import Cap
+from adapters._caps import Cap
 from adapters._slurm_config import MIN_PAUSE_S, SlurmConfig
 from adapters._slurm_jobs import LIVE, RUNNING, STOPPED, SUSPENDED, Job, Node, tier_of
 from adapters._slurm_journal import TOLERANCE_FRAC, Held

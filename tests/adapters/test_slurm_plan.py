@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters._slurm_caps import Cap
+from adapters._caps import Cap
 from adapters._slurm_config import SlurmConfig
 from adapters._slurm_jobs import Job, Node
 from adapters._slurm_journal import Credit, Held, Touch

@@ -1,0 +1,145 @@
+"""Forecasts: single-valued methods, quantiles that keep their promise on days they have not seen, and honest scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from vppd.core.forecast import LEVELS, Trial, forecast, pinball
+from vppd.core.forecast_point import METHODS, Grid, persistence, seasonal, similar_day
+from vppd.snapshot import Floats
+
+HOUR = Grid(3600.0)
+QUARTER = Grid(900.0)
+WEEK = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 0.4, 0.4])
+
+
+def office(days: int, seed: int, noise: float = 0.05, grid: Grid = HOUR) -> Floats:
+    """A load with days and weekends, and an error that lasts for hours."""
+    rng = np.random.default_rng(seed)
+    hours = np.arange(days * grid.day) * grid.step_s / 3600.0
+    shape = 1000.0 + 300.0 * np.sin((hours - 8.0) / 24.0 * 2 * np.pi)
+    level = WEEK[(hours // 24).astype(int) % 7]
+    drift = np.zeros(len(hours))
+    for i in range(1, len(drift)):
+        drift[i] = 0.8 * drift[i - 1] + rng.normal(0.0, noise)
+    return np.asarray(shape * level * (1.0 + drift))
+
+
+def sun(days: int, seed: int, grid: Grid = HOUR) -> Floats:
+    """A PV plant under changing clouds; generation is negative."""
+    rng = np.random.default_rng(seed)
+    hours = np.arange(days * grid.day) * grid.step_s / 3600.0 % 24
+    clear = np.maximum(np.sin((hours - 6.0) / 12.0 * np.pi), 0.0)
+    return np.asarray(-500.0 * clear * np.repeat(rng.uniform(0.2, 1.0, days), grid.day))
+
+
+def test_persistence_holds_the_last_known_value() -> None:
+    """What was measured last stays, gaps aside; without anything measured for a day there is no forecast."""
+    assert persistence(np.array([*np.ones(24), 5.0, np.nan]), 2, HOUR) == pytest.approx([5.0, 5.0])
+    assert np.isnan(persistence(np.full(48, np.nan), 3, HOUR)).all()
+
+
+def test_similar_days_know_a_weekend() -> None:
+    """A Saturday looks like Saturdays and Sundays, not like Friday."""
+    history = office(5 + 14, 1, noise=0.0)  # ends on a Friday night
+    friday, ahead = history[-24:], similar_day(history, 24, HOUR)
+    assert ahead == pytest.approx(friday * 0.4, rel=1e-9)
+
+
+def test_the_bias_of_the_last_hours_fades() -> None:
+    """A load that runs 100 W above its profile since an hour is forecast high at first and by the profile tomorrow."""
+    history = office(28, 1, noise=0.0)
+    truth = history[-28 * 24 :][:24]
+    ahead = seasonal(history[: -7 * 24] + 0.0, 24, HOUR)
+    lifted = history[: -7 * 24].copy()
+    lifted[-2:] += 100.0
+    shifted = seasonal(lifted, 24, HOUR) - ahead
+    assert ahead == pytest.approx(truth, rel=0.02)
+    assert 50.0 < shifted[0] < 100.0
+    assert abs(shifted[-1]) < 10.0
+    assert (np.diff(shifted[:12]) < 0.0).all()
+
+
+def test_a_step_that_does_not_divide_a_day_is_refused() -> None:
+    """The grid must repeat from day to day."""
+    with pytest.raises(ValueError, match="does not divide a day"):
+        similar_day(np.ones(100), 4, Grid(7000.0))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_quantiles_cover_what_they_say_on_unseen_days(seed: int) -> None:
+    """On four weeks that follow, each level is kept as often as it says, within what the sample allows."""
+    whole = office(70, seed)
+    hits, n = np.zeros(len(LEVELS)), 0
+    for origin in range(42 * 24, 69 * 24, 7):
+        found = forecast(whole[:origin], 24, HOUR, method="seasonal", trial=Trial(days=28.0, every_s=4 * 3600.0))
+        real = whole[origin : origin + 24]
+        hits += (real[None, :] <= found.values).sum(axis=1)
+        n += len(real)
+    assert hits / n == pytest.approx(np.asarray(LEVELS), abs=0.08)
+
+
+def test_the_score_is_what_comes_true() -> None:
+    """The coverage a forecast states of itself is close to what it then reaches."""
+    found = forecast(office(60, 5), 24, HOUR, method="seasonal")
+    assert found.score.samples > 200
+    assert found.score.coverage == pytest.approx(np.asarray(LEVELS), abs=0.15)
+    assert np.all(np.diff(found.score.coverage) >= 0.0)
+
+
+def test_the_best_method_is_chosen_by_its_back_test() -> None:
+    """A load with weekends is not left to persistence; a flat one is forecast as well by all."""
+    assert forecast(office(42, 7), 24, HOUR).method in {"seasonal", "similar-day"}
+    own = {name: forecast(office(42, 7), 24, HOUR, method=name).score.pinball for name in METHODS}
+    assert forecast(office(42, 7), 24, HOUR).score.pinball == min(own.values())
+    assert own["persistence"] > 2.0 * min(own.values())
+
+
+def test_the_sun_does_not_shine_at_night() -> None:
+    """Bounds hold at every level, and quantiles are narrow where nothing ever happens."""
+    found = forecast(sun(42, 3), 24, HOUR, method="similar-day", bounds=(-500.0, 0.0))
+    night = [0, 1, 2, 3, 22, 23]
+    assert (found.values <= 0.0).all()
+    assert (found.values >= -500.0).all()
+    assert found.values[:, night] == pytest.approx(0.0, abs=1e-9)
+    assert found.at(0.1)[12] < found.at(0.9)[12] - 50.0
+
+
+def test_a_short_history_says_that_it_knows_no_error() -> None:
+    """With a day and a half there is a forecast but no score; asking for a level that is not there is an error."""
+    found = forecast(office(2, 1)[:30], 6, HOUR)
+    assert np.isfinite(found.values).all()
+    assert not found.score.known or found.score.samples < 200
+    with pytest.raises(KeyError, match=r"0\.05"):
+        found.at(0.05)
+
+
+def test_nobody_is_scored_on_what_it_has_seen() -> None:
+    """A jump inside the days held back costs coverage: their own errors do not widen the quantiles they are judged by."""
+    calm = office(42, 9, noise=0.001)
+    calm[-5 * 24 :] *= 1.5
+    found = forecast(calm, 6, HOUR, method="similar-day", trial=Trial(days=14.0))
+    assert found.score.coverage[-1] < 0.75
+
+
+def test_pinball_is_the_textbook_loss() -> None:
+    """Half the absolute error at the median; the asymmetric rest by hand."""
+    values = np.array([[1.0, 1.0], [2.0, 2.0]])
+    assert pinball((0.5,), values[:1], np.array([3.0, 0.0])) == pytest.approx((1.0 + 0.5) / 2)
+    assert pinball((0.9,), values[1:], np.array([3.0, 1.0])) == pytest.approx((0.9 + 0.1) / 2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(np.float64, st.integers(1, 24 * 9), elements=st.floats(-1e6, 1e6) | st.just(np.nan)), st.integers(1, 30))
+def test_any_history_gives_ordered_quantiles_or_none(history: Floats, steps: int) -> None:
+    """Whatever is missing: no error, no infinite value, and levels in their order."""
+    found = forecast(history, steps, HOUR)
+    assert found.values.shape == (len(LEVELS), steps)
+    finite = np.isfinite(found.values)
+    assert (finite.all(axis=0) | ~finite.any(axis=0)).all()
+    assert not np.isinf(found.values).any()
+    assert (np.diff(found.values[:, finite.all(axis=0)], axis=0) >= 0.0).all()

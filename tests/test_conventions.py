@@ -18,6 +18,8 @@ UNIT_FREE: frozenset[tuple[str, str]] = frozenset(
     {
         # (file, name): floats that are truly without a unit and whose name says so already
         ("vppd/workload.py", "gpus"),
+        # in the units of the series
+        ("vppd/core/forecast.py", "pinball"),
         # a figure whose unit stands beside it
         ("vppd/core/qualify.py", "have"),
         ("vppd/core/qualify.py", "need"),

@@ -76,7 +76,9 @@ def test_quantiles_cover_what_they_say_on_unseen_days(seed: int) -> None:
     whole = office(70, seed)
     hits, n = np.zeros(len(LEVELS)), 0
     for origin in range(42 * 24, 69 * 24, 7):
-        found = forecast(whole[:origin], 24, HOUR, method="seasonal", trial=Trial(days=28.0, every_s=4 * 3600.0))
+        found = forecast(
+            whole[:origin], 24, HOUR, method="seasonal", trial=Trial(reach_s=28 * 86_400.0, every_s=4 * 3600.0)
+        )
         real = whole[origin : origin + 24]
         hits += (real[None, :] <= found.values).sum(axis=1)
         n += len(real)
@@ -122,7 +124,7 @@ def test_nobody_is_scored_on_what_it_has_seen() -> None:
     """A jump inside the days held back costs coverage: their own errors do not widen the quantiles they are judged by."""
     calm = office(42, 9, noise=0.001)
     calm[-5 * 24 :] *= 1.5
-    found = forecast(calm, 6, HOUR, method="similar-day", trial=Trial(days=14.0))
+    found = forecast(calm, 6, HOUR, method="similar-day", trial=Trial(reach_s=14 * 86_400.0))
     assert found.score.coverage[-1] < 0.75
 
 

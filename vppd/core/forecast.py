@@ -28,8 +28,8 @@ LEAD_EDGES_S = (900.0, 3_600.0, 4 * 3_600.0, 12 * 3_600.0, 24 * 3_600.0)
 class Trial:
     """How a forecast is tried on the past."""
 
-    days: float = 21.0
-    """So far back it begins. [d]"""
+    reach_s: float = 21 * 86_400.0
+    """So far back it begins. [s]"""
     every_s: float = 2 * 3_600.0
     """From so many origins. [s]"""
 
@@ -126,7 +126,7 @@ def _forecast(
 def _origins(t: int, steps: int, grid: Grid, trial: Trial) -> Ints:
     """Return the origins of the back-test, each with the truth of at least one step behind it."""
     every = max(1, round(trial.every_s / grid.step_s))
-    first = max(grid.day, t - round(trial.days * grid.day))
+    first = max(grid.day, t - round(trial.reach_s / grid.step_s))
     return np.arange(t - 1, first - 1, -every)[::-1]
 
 

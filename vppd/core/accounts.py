@@ -29,9 +29,17 @@ class Accounts:
 
     def charged(self, until_s: float, lost_frac: Floats) -> Accounts:
         """Return the accounts after a step that ends at ``until_s``; what no window reaches any more is dropped."""
-        lost_s = self.lost_s[-1] + lost_frac * (until_s - self.ends_s[-1])
-        first = max(bisect_right(self.ends_s, until_s - self.window_s + 1e-9) - 1, 0)
-        return Accounts(self.window_s, (*self.ends_s[first:], until_s), (*self.lost_s[first:], lost_s))
+        return self.booked(until_s, lost_frac * (until_s - self.ends_s[-1]))
+
+    def booked(self, until_s: float, lost_s: Floats, least_step_s: float = 0.0) -> Accounts:
+        """Return the accounts after ``lost_s`` more were lost until ``until_s``, (n,). [s]
+
+        Steps shorter than ``least_step_s`` are put together: a window that begins inside counts the whole of it.
+        """
+        total_s = self.lost_s[-1] + lost_s
+        last = len(self.ends_s) - (len(self.ends_s) > 1 and until_s - self.ends_s[-2] <= least_step_s)
+        first = min(max(bisect_right(self.ends_s, until_s - self.window_s + 1e-9) - 1, 0), last - 1)
+        return Accounts(self.window_s, (*self.ends_s[first:last], until_s), (*self.lost_s[first:last], total_s))
 
     def taken(self, columns: Ints) -> Accounts:
         """Return the accounts for other jobs: where each was before, -1 for a job that is new."""

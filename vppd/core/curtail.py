@@ -45,6 +45,10 @@ class Jobs:
     most_pause_s: Floats
     slack_s: Floats
     """(n,) how much later the job may end for its deadline; inf without one. [s]"""
+    kept_w: Floats | None = None
+    """(n,) drawn while paused, per GPU before ``watt_factor``; None: as idle as the curves say. [W]"""
+    deepest_lost_frac: Floats | None = None
+    """(n,) what the deepest cap that can be set loses; None: any cap of the curves. [0-1]"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,15 +77,14 @@ class Plan:
 
 def plan(curves: Curves, jobs: Jobs, state: State, budget: Budget, now_s: float) -> Plan:
     """Return caps and pauses from ``now_s`` to the end of the budget's first step."""
-    watts = jobs.gpus * jobs.watt_factor
-    uncapped_w = float(watts @ curves.power_w[jobs.curve, -1])
+    uncapped_w = float((jobs.gpus * jobs.watt_factor * curves.power_w[jobs.curve, -1]).sum())
     ahead = prospect(budget, state.accounts, jobs.tier, jobs.slack_s, state.owed_s, uncapped_w, now_s)
     turns = _turns(jobs, state, ahead, now_s)
     need_w = ahead.need_w * (1.0 + 1e-9)
     shed = _divide(curves, jobs, ahead, turns, need_w)
     paused = shed.paused_frac > 0.5
     cap_w = np.where(paused, 0.0, curves.depth.cap_at_w(jobs.curve, shed.capped_w))
-    ask = _ask(jobs, turns, ahead.rate_frac, turns.may)
+    ask = _ask(curves, jobs, turns, ahead.rate_frac, turns.may)
     return Plan(cap_w, paused, uncapped_w - freed_w(curves, ask, shed), shed.short_w)
 
 
@@ -140,7 +143,7 @@ def _rank(paused: Bools, last_s: Floats, ahead: Prospect, most_moves: int) -> Fl
 
 def _divide(curves: Curves, jobs: Jobs, ahead: Prospect, turns: _Turns, need_w: float) -> Shed:
     """Return the division of the step; when the planned shares of the accounts do not do, all that is left in them."""
-    planned = _ask(jobs, turns, ahead.rate_frac, turns.may)
+    planned = _ask(curves, jobs, turns, ahead.rate_frac, turns.may)
     planned = replace(planned, points=corners(curves, planned))
     loose = _relax_beside(curves, planned, turns.must, need_w)
     many, enough = len(turns.may) > FEW_JOBS, loose.short_w <= TINY_W
@@ -151,10 +154,12 @@ def _divide(curves: Curves, jobs: Jobs, ahead: Prospect, turns: _Turns, need_w: 
         shed = _best(curves, replace(planned, pause_lost_frac=_only(planned, chosen)), turns.must, need_w)
         if shed.short_w <= TINY_W or ahead.soft:
             return shed
-    return _best(curves, _ask(jobs, turns, ahead.hard_s / ahead.step_s, turns.may), turns.must, need_w)
+    return _best(curves, _ask(curves, jobs, turns, ahead.hard_s / ahead.step_s, turns.may), turns.must, need_w)
 
 
-def _ask(jobs: Jobs, turns: _Turns, most_lost_frac: Floats, may_pause: Bools) -> Ask:
+def _ask(curves: Curves, jobs: Jobs, turns: _Turns, most_lost_frac: Floats, may_pause: Bools) -> Ask:
+    if jobs.deepest_lost_frac is not None:
+        most_lost_frac = np.minimum(most_lost_frac, jobs.deepest_lost_frac)
     return Ask(
         curve=jobs.curve,
         gpus=jobs.gpus,
@@ -163,6 +168,7 @@ def _ask(jobs: Jobs, turns: _Turns, most_lost_frac: Floats, may_pause: Bools) ->
         most_lost_frac=most_lost_frac,
         pause_lost_frac=np.where(may_pause, turns.lost_frac, NO_PAUSE),
         rank=turns.rank,
+        pause_saved_w=None if jobs.kept_w is None else curves.power_w[jobs.curve, -1] - jobs.kept_w,
     )
 
 
@@ -176,8 +182,8 @@ def _by_turns(curves: Curves, ask: Ask, turns: _Turns, loose: Shed) -> Bools:
     partly = np.flatnonzero((loose.paused_frac > 0.0) & ~turns.covers & ~turns.must)
     if not len(partly):
         return chosen
-    whole_w = (curves.depth.pause_saved_w[ask.curve] * ask.gpus * ask.watt_factor)[partly]
-    wanted_w = float(whole_w @ loose.paused_frac[partly])
+    whole_w = (ask.pause_w(curves) * ask.gpus * ask.watt_factor)[partly]
+    wanted_w = float((whole_w * loose.paused_frac[partly]).sum())
     order = np.argsort(turns.rank[partly], kind="stable")
     before_w = np.cumsum(whole_w[order]) - whole_w[order]
     chosen[partly[order[before_w < wanted_w - TINY_W]]] = True
@@ -186,14 +192,14 @@ def _by_turns(curves: Curves, ask: Ask, turns: _Turns, loose: Shed) -> Bools:
 
 def _relax_beside(curves: Curves, ask: Ask, must: Bools, need_w: float) -> Shed:
     """Return the average over the time to come, beside those who stay paused anyway."""
-    pause_w = curves.depth.pause_saved_w[ask.curve] * ask.gpus * ask.watt_factor
+    pause_w = ask.pause_w(curves) * ask.gpus * ask.watt_factor
     rest = replace(ask, gpus=np.where(must, 0.0, ask.gpus))
     return relax(curves, rest, need_w - float(pause_w[must].sum()), average=True)
 
 
 def _best(curves: Curves, ask: Ask, must: Bools, need_w: float) -> Shed:
     """Return the division of the step beside those who stay paused anyway."""
-    pause_w = curves.depth.pause_saved_w[ask.curve] * ask.gpus * ask.watt_factor
+    pause_w = ask.pause_w(curves) * ask.gpus * ask.watt_factor
     rest = replace(ask, gpus=np.where(must, 0.0, ask.gpus), pause_lost_frac=_only(ask, ~must))
     left_w = need_w - float(pause_w[must].sum())
     shed = exact(curves, rest, left_w) if len(must) <= FEW_JOBS else rounded(curves, rest, left_w)

@@ -41,6 +41,12 @@ class Ask:
     """(n,) among equally good pauses the lower goes first."""
     points: tuple[Floats, Floats] | None = None
     """What ``corners`` says, where it is known already."""
+    pause_saved_w: Floats | None = None
+    """(n,) saved by a pause, per GPU before ``watt_factor``; None: what the curves say. [W]"""
+
+    def pause_w(self, curves: Curves) -> Floats:
+        """Return what a pause saves, per GPU before ``watt_factor``, (n,). [W]"""
+        return curves.depth.pause_saved_w[self.curve] if self.pause_saved_w is None else self.pause_saved_w
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,15 +91,16 @@ def relax(curves: Curves, ask: Ask, need_w: float, *, average: bool = False) -> 
     capped_w = np.asarray(np.bincount(edges.job, taken * edges.gpu_w, minlength=n), dtype=np.float64)
     paused, pauses = np.zeros(n), edges.pause_frac > 0.0
     paused[edges.job[pauses]] = taken[pauses] * edges.pause_frac[pauses]
-    short_w = need_w - float(taken @ edges.width_w)
-    cost = float((taken * edges.width_w) @ edges.lost_per_w)
+    taken_w = taken * edges.width_w
+    short_w = need_w - float(taken_w.sum())  # no dot product: for many jobs it would wake the threads of the BLAS
+    cost = float((taken_w * edges.lost_per_w).sum())
     return Shed(capped_w, np.minimum(paused, 1.0), cost, short_w if short_w > TINY_W else 0.0)
 
 
 def freed_w(curves: Curves, ask: Ask, shed: Shed) -> float:
     """Return what a division without parts frees. [W]"""
-    each_w = np.where(shed.paused_frac > 0.5, curves.depth.pause_saved_w[ask.curve], shed.capped_w)
-    return float((ask.gpus * ask.watt_factor) @ each_w)
+    each_w = np.where(shed.paused_frac > 0.5, ask.pause_w(curves), shed.capped_w)
+    return float((ask.gpus * ask.watt_factor * each_w).sum())
 
 
 def cost_of(curves: Curves, ask: Ask, shed: Shed) -> float:
@@ -101,7 +108,7 @@ def cost_of(curves: Curves, ask: Ask, shed: Shed) -> float:
     lost = curves.depth.lost_at_frac(ask.curve, shed.capped_w)
     paused = shed.paused_frac > 0.5
     each = np.where(paused, np.where(paused, ask.pause_lost_frac, 0.0), lost)
-    return float((ask.gpus * ask.weight) @ each)
+    return float((ask.gpus * ask.weight * each).sum())
 
 
 def rounded(curves: Curves, ask: Ask, need_w: float) -> Shed:
@@ -125,7 +132,7 @@ def settled(curves: Curves, ask: Ask, loose: Shed) -> Shed:
 
 def with_pauses(curves: Curves, ask: Ask, need_w: float, paused: Bools) -> Shed:
     """Return the cheapest caps beside given pauses."""
-    pause_w = curves.depth.pause_saved_w[ask.curve] * ask.gpus * ask.watt_factor
+    pause_w = ask.pause_w(curves) * ask.gpus * ask.watt_factor
     rest = replace(
         ask,
         pause_lost_frac=np.full(len(paused), NO_PAUSE),
@@ -182,7 +189,7 @@ def _edges(curves: Curves, ask: Ask, average: bool) -> _Edges:
 
 def _tangents(curves: Curves, ask: Ask, saved_w: Floats, lost: Floats, pauses: Ints) -> tuple[Ints, Floats, Floats]:
     """Return the corner from which the way to a pause is cheapest, and its width [W per GPU] and rise."""
-    width_w = curves.depth.pause_saved_w[ask.curve[pauses]][:, None] - saved_w[pauses]
+    width_w = ask.pause_w(curves)[pauses][:, None] - saved_w[pauses]
     rise = ask.pause_lost_frac[pauses][:, None] - lost[pauses]
     slope = np.where(width_w > TINY_W, rise / np.where(width_w > TINY_W, width_w, 1.0), -np.inf)
     tangent = slope.argmax(axis=1)

@@ -80,7 +80,7 @@ def exact(curves: Curves, ask: Ask, need_w: float, most_nodes: int = 400) -> She
 
 
 def _jobs(curves: Curves, ask: Ask) -> list[_Job]:
-    depth = curves.depth
+    depth, pause_w = curves.depth, ask.pause_w(curves)
     deepest_w = depth.saved_within_w(ask.curve, np.maximum(ask.most_lost_frac, 0.0)).tolist()
     result = []
     for i, row in enumerate(ask.curve.tolist()):
@@ -98,7 +98,7 @@ def _jobs(curves: Curves, ask: Ask) -> list[_Job]:
             _Job(
                 tuple(s * watts for s, _ in points),
                 tuple(lo * worth for _, lo in points),
-                (float(depth.pause_saved_w[row]) * watts, pause * worth) if np.isfinite(pause) else None,
+                (float(pause_w[i]) * watts, pause * worth) if np.isfinite(pause) else None,
             )
         )
     return result

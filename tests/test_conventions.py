@@ -20,6 +20,9 @@ UNIT_FREE: frozenset[tuple[str, str]] = frozenset(
         ("vppd/workload.py", "gpus"),
         # in the units of the series
         ("vppd/core/forecast.py", "pinball"),
+        # in the currency of the prices
+        ("vppd/core/bidding_split.py", "worth"),
+        ("vppd/core/bidding_split.py", "bound"),
         # a figure whose unit stands beside it
         ("vppd/core/qualify.py", "have"),
         ("vppd/core/qualify.py", "need"),

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 import aiomqtt
 from paho.mqtt.client import Client as PahoClient
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -46,17 +47,16 @@ class MqttLink:
         """
         client = self._broker.client()
         properties = _expiring(expiry_s) if self._broker.config.protocol == "5" else None
-        async with self._broker.sending:
-            client.refusal = ""
-            async with self._broker.limited():
-                await client.publish(topic, payload, qos=qos, retain=False, properties=properties, timeout=math.inf)
-            if client.refusal:
-                raise Refused(f"{self._broker.name}: publishing on {topic}: {client.refusal}")
+        async with self._broker.limited():
+            refusal = await client.send(topic, payload, qos, properties)
+        if refusal:
+            raise Refused(f"{self._broker.name}: publishing on {topic}: {refusal}")
 
     @asynccontextmanager
-    async def listening(self, listener: Listener, *filters: str) -> AsyncIterator[None]:
+    async def listening(self, listener: Listener, *filters: str, qos: int = 1) -> AsyncIterator[None]:
         """Deliver messages of these topic filters to ``listener``; stored ones come first, marked as retained.
 
+        qos: the most the broker may use; 0 where many speak at once and each says it again.
         Raises Unreachable, or Refused when the broker does not let us listen.
         """
         client = self._broker.client()
@@ -64,7 +64,7 @@ class MqttLink:
         self._broker.ears.append(ear)
         try:
             async with self._broker.limited():
-                codes = await client.subscribe([(name, 1) for name in filters], timeout=math.inf)
+                codes = await client.subscribe([(name, qos) for name in filters], timeout=math.inf)
             for name, code in zip(filters, codes, strict=True):
                 if _is_failure(code):
                     raise Refused(f"{self._broker.name}: listening to {name}: not authorised")
@@ -114,7 +114,6 @@ class _Broker:
         self.name = f"{config.host}:{config.port}"
         self.users = 0
         self.ears: list[_Ear] = []
-        self.sending = asyncio.Lock()
         self._client: _Client | None = None
         self._context, self._password = tls_context(config), password(config)
         self._attempted = asyncio.Event()
@@ -217,11 +216,11 @@ _BROKERS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[MqttConfig, _Broker]
 
 
 class _Client(aiomqtt.Client):
-    """aiomqtt's client, but telling what a PUBACK said, and delivering without a queue."""
+    """aiomqtt's client, but telling what each PUBACK said, with many under way, and delivering without a queue."""
 
     def __init__(self, broker: _Broker, context: ssl.SSLContext | None, password: str | None) -> None:
-        self.refusal = ""
-        """What the newest PUBACK complained of."""
+        self._under_way: dict[int, asyncio.Future[str]] = {}
+        """What the PUBACK of a message complained of, by its number; empty for nothing."""
         config, is_5 = broker.config, broker.config.protocol == "5"
         super().__init__(
             config.host,
@@ -238,6 +237,20 @@ class _Client(aiomqtt.Client):
         )
         self._client.connect_timeout = config.timeout_s
 
+    async def send(self, topic: str, payload: bytes, qos: int, properties: Properties | None) -> str:
+        """Publish and return what the broker complained of. Raises MqttError."""
+        info = self._client.publish(topic, payload, qos, False, properties)
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise aiomqtt.MqttCodeError(info.rc, "could not publish")
+        if info.is_published():
+            return ""
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._under_way[info.mid] = answer
+        try:
+            return await answer
+        finally:
+            del self._under_way[info.mid]
+
     def abandon(self) -> None:
         """Close the socket of a connection that never came about."""
         self._client.disconnect()
@@ -245,9 +258,9 @@ class _Client(aiomqtt.Client):
     def _on_publish(
         self, client: PahoClient, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:
-        if reason_code.is_failure:
-            self.refusal = str(reason_code)
-        super()._on_publish(client, userdata, mid, reason_code, properties)
+        answer = self._under_way.get(mid)
+        if answer is not None and not answer.done():
+            answer.set_result(str(reason_code) if reason_code.is_failure else "")
 
 
 def _delivery(broker: _Broker) -> type[asyncio.Queue[aiomqtt.Message]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 UNITS = (
     "_w", "_wh", "_ws", "_w_per_s", "_per_w", "_per_wh", "_w2", "_va", "_var", "_v", "_a", "_ah", "_hz", "_s", "_per_s",
     "_h", "_days", "_c", "_frac", "_bar", "_m3", "_kg", "_g", "_g_per_wh",
+    "_per_mwh", "_j",
 )  # fmt: skip
 """Endings a float's name may have. ``_h`` and ``_g_per_wh`` are for markets and carbon."""
 
@@ -30,6 +31,12 @@ EXACT = frozenset(
         "upper",
         "gauss",
         "speed",
+        "gpus",
+        "cpus",
+        "replicas",
+        "worth",
+        "bound",
+        "pinball",
     }
 )
 """Whole names of floats that have no unit (a ratio, a signal) or whose unit travels beside them."""

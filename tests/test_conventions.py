@@ -17,12 +17,6 @@ CLOCK = Path("vppd/runtime/clock.py")
 UNIT_FREE: frozenset[tuple[str, str]] = frozenset(
     {
         # (file, name): floats that are truly without a unit and whose name says so already
-        ("vppd/workload.py", "gpus"),
-        # in the units of the series
-        ("vppd/core/forecast.py", "pinball"),
-        # in the currency of the prices
-        ("vppd/core/bidding_split.py", "worth"),
-        ("vppd/core/bidding_split.py", "bound"),
         # a figure whose unit stands beside it
         ("vppd/core/qualify.py", "have"),
         ("vppd/core/qualify.py", "need"),

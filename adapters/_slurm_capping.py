@@ -32,6 +32,11 @@ class Capping:
         if self._agents is not None and unknown:
             self.known.update(await self._agents.look(unknown))
 
+    def in_force(self, held: Held) -> dict[str, float]:
+        """Return the caps of ours, as they were read back. [W]"""
+        said_w = {name: self.known[name].cap_w for name in held.cap_w if name in self.known}
+        return {name: cap_w for name, cap_w in said_w.items() if cap_w is not None}
+
     async def put(self, cap_w: Mapping[str, float], held: Held, now_s: float, lower: bool) -> dict[str, str]:
         """Write the caps that get lower (else those that get higher, or go), and those due again; return what failed by node."""
         due: dict[str, float | None] = {}

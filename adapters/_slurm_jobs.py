@@ -18,6 +18,7 @@ PENDING = "PENDING"
 LIVE = (RUNNING, STOPPED, SUSPENDED)
 _MARK = re.compile(r"\s*\bvpp:held=(\w+)")
 _TIER = re.compile(r"\bvpp:tier=([0-3])\b")
+_FAMILY = re.compile(r"\bvpp:family=([\w.-]+)")
 _STOPSAFE = re.compile(r"\bvpp:stopsafe\b")
 _GPUS = re.compile(r"(?:gres/|gres:|\b)gpu(?::[A-Za-z][\w.-]*)?[=:](\d+)")
 _NO_VALUE = 0xFFFFFFFE
@@ -59,6 +60,12 @@ class Job:
         """Return the tier the job names itself, if it does."""
         found = _TIER.search(self.comment)
         return int(found[1]) if found else None
+
+    @property
+    def family(self) -> str:
+        """Return its class of work: by its own word, else what one user runs in one partition."""
+        found = _FAMILY.search(self.comment)
+        return found[1] if found else f"{self.partition}/{self.user}"
 
     @property
     def stopsafe(self) -> bool:

@@ -29,6 +29,8 @@ class Plan:
     """Nothing new may start."""
     expected_w: float = 0.0
     """What the cluster will draw. [W]"""
+    refused: tuple[str, ...] = ()
+    """By job: what somebody wished, and this adapter does not do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ def plan(picture: Picture, budget_w: float, frozen: bool = False) -> Plan:
     excess_w = picture.available_w - budget_w
     sticky_w = budget_w * _STICKY_FRAC
     if excess_w <= 0.0:
-        return Plan(frozenset(), freeze=frozen and excess_w > -sticky_w, expected_w=picture.available_w)
+        freeze = is_frozen(picture.available_w, budget_w, frozen)
+        return Plan(frozenset(), freeze=freeze, expected_w=picture.available_w)
     trial = _Trial(picture)
     chosen = _choose(trial, excess_w)
     _give_back(trial, chosen, excess_w, sticky_w)
@@ -61,6 +64,11 @@ def plan(picture: Picture, budget_w: float, frozen: bool = False) -> Plan:
         freeze=True,
         expected_w=sum(min(_draw_w(trial, s), caps.get(s.name, (math.inf, 0.0))[0]) for s in picture.spots.values()),
     )
+
+
+def is_frozen(available_w: float, budget_w: float, frozen: bool) -> bool:
+    """Say whether new starts would break a budget; what is frozen thaws with some power to spare."""
+    return available_w > budget_w - (budget_w * _STICKY_FRAC if frozen else 0.0)
 
 
 def sheddable(picture: Picture) -> tuple[float, float, float, float]:

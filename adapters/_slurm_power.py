@@ -27,6 +27,11 @@ class Load:
     """Stopped by us."""
     stoppable: bool
     """May be stopped, or stay so, now."""
+    gpus: int = 1
+    """Weight of its throughput: GPUs, or CPUs where it has none."""
+    family: str = ""
+    most_pause_s: float = 0.0
+    """Longest pause its account allows, what has passed of the present one included. [s]"""
 
 
 @dataclass(slots=True)
@@ -45,6 +50,8 @@ class Spot:
     """What a job still draws when stopped. [W]"""
     gpu_rest_w: dict[int, float] = field(default_factory=dict)
     """What the job's GPUs draw at rest; a cap counts that too. [W]"""
+    now_w: dict[int, float] = field(default_factory=dict)
+    """What each running job draws now, by the node's meter; empty without one. [W]"""
     floor_w: float = 0.0
     """Never capped below. [W]"""
     cappable: bool = False
@@ -125,7 +132,18 @@ def _load(config: SlurmConfig, job: Job, held: Held, now_s: float, barred: froze
     lasts_s = credit_s / (1.0 - TOLERANCE_FRAC[tier])
     may = tier > 0 and config.stop_method != "hold" and job.stopsafe and job.id not in barred
     may = may and (stopped or job.state == RUNNING)
-    return Load(job.id, tier, job.nodes, credit_s, stopped, may and lasts_s > (_LAST_S if stopped else MIN_PAUSE_S))
+    touch = held.touched.get(job.id)
+    return Load(
+        id=job.id,
+        tier=tier,
+        nodes=job.nodes,
+        credit_s=credit_s,
+        stopped=stopped,
+        stoppable=may and lasts_s > (_LAST_S if stopped else MIN_PAUSE_S),
+        gpus=job.gpus or max(job.cpus, 1),
+        family=job.family,
+        most_pause_s=max(lasts_s - _LAST_S, 0.0) + (now_s - touch.since_s if stopped and touch else 0.0),
+    )
 
 
 def _spot(config: SlurmConfig, node: Node, jobs: list[Job], held: Held, cap: Cap | None) -> Spot:
@@ -139,11 +157,12 @@ def _spot(config: SlurmConfig, node: Node, jobs: list[Job], held: Held, cap: Cap
         spot.gpu_rest_w[job.id] = gpus * config.gpu_idle_w
     kept_w = sum(w for i, w in spot.kept_w.items() if i not in active)
     model_w = (config.node_max_w - config.node_idle_w) * min(1.0, sum(weight[i] for i in active))
-    measured_w = node.power_w if config.power_source == "slurm" else None
+    measured_w = node.power_w if config.power_source != "model" else None
     spot.power_w = rest_w + kept_w + model_w if measured_w is None else measured_w
     if measured_w is not None:
         spot.rest_w = rest_w = min(rest_w, max(measured_w - kept_w, 0.0))
     share_w = _shares(max(spot.power_w - rest_w - kept_w, 0.0), {i: weight[i] for i in active})
+    spot.now_w = share_w if measured_w is not None else {}
     spot.full_w = _full(config, spot, jobs, share_w, weight, held)
     spot.cappable = cap is not None
     return spot

@@ -24,9 +24,10 @@ from adapters._slurm_journal import Journal
 from adapters._slurm_link import SlurmLink
 from adapters._slurm_plan import Plan, plan, shed_first, sheddable
 from adapters._slurm_power import Picture, picture
+from adapters._slurm_workload import as_plan, workload
 from vppd.errors import DeviceError, Garbled, Refused, Unreachable
 from vppd.model import Applied, Sample, Setpoint
-from vppd.ports import Adapter
+from vppd.ports import Adapter, Planner
 
 TEND_S = 1.0
 _CLOSE_S = 10.0
@@ -34,13 +35,14 @@ _NOTHING = Plan(frozenset())
 
 
 class SlurmCluster:
-    """One cluster, or some of its partitions. Polled and Controllable."""
+    """One cluster, or some of its partitions. Polled, Controllable and Plannable."""
 
     def __init__(self, config: SlurmConfig, link: SlurmLink, capping: Capping, journal: Journal) -> None:
         self._config = config
         self._link = link
         self._capping = capping
         self._journal = journal
+        self._planner: Planner | None = None
         self._control = Control(config, link, capping, journal)
         self._turn = asyncio.Lock()
         self._trouble = ""
@@ -52,7 +54,7 @@ class SlurmCluster:
         if self._tending is not None and self._tending.done():
             self._tending.result()
         _, now = await self._look()
-        shed_w = sheddable(now)
+        shed_w = self._shed_w(now)
         return Sample(
             power_w=now.power_w,
             available_w=now.available_w,
@@ -63,6 +65,10 @@ class SlurmCluster:
             fault=self._trouble,
             shed_first=shed_first(now),
         )
+
+    def plan_with(self, planner: Planner) -> None:
+        """Let this planner choose from now on, within what this adapter guards; without one the tiers alone decide."""
+        self._planner = planner
 
     async def apply(self, setpoint: Setpoint) -> Applied:
         """Keep the draw within ``setpoint.power_w`` for as long as the lease runs. Raises Unreachable (outcome unknown) or Refused."""
@@ -121,10 +127,23 @@ class SlurmCluster:
 
     async def _enforce(self, budget_w: float) -> tuple[Plan, Report]:
         jobs, now = await self._look()
-        wanted = plan(now, budget_w, frozen=bool(self._control.held))
+        wanted = self._choose(now, budget_w)
         report = await self._control.carry_out(wanted, now, jobs, asyncio.get_running_loop().time())
         self._trouble = ""
         return wanted, report
+
+    def _choose(self, now: Picture, budget_w: float) -> Plan:
+        held = self._control.held
+        if self._planner is None:
+            return plan(now, budget_w, frozen=bool(held))
+        cap_w = self._capping.in_force(held)
+        wish = self._planner.plan(workload(now, cap_w), budget_w, asyncio.get_running_loop().time())
+        return as_plan(now, wish, budget_w, cap_w, frozen=bool(held))
+
+    def _shed_w(self, now: Picture) -> tuple[float, ...]:
+        if self._planner is None:
+            return sheddable(now)
+        return self._planner.shed_w(workload(now, self._capping.in_force(self._control.held)))
 
     async def _read_back(self, budget_w: float, wanted: Plan, report: Report) -> Applied:
         """Return the budget when all of the plan is seen to be in force, else the power to expect. [W]"""
@@ -135,9 +154,9 @@ class SlurmCluster:
             max(now.spots[n].draw_w() - wanted.cap_w.get(n, 0.0), 0.0) for n in report.uncapped if n in now.spots
         )
         expected_w = wanted.expected_w + short_w
-        detail = [f"{len(wanted.stop)} stopped, {len(wanted.cap_w)} capped", *report.problems]
+        detail = [f"{len(wanted.stop)} stopped, {len(wanted.cap_w)} capped", *wanted.refused, *report.problems]
         detail += [f"job {load.id}: still runs" for load in running]
-        if wanted.stop or wanted.cap_w:
+        if wanted.stop or wanted.cap_w or wanted.refused:
             missing_w = expected_w - budget_w
             if missing_w > 1.0:
                 return Applied(expected_w, "; ".join([*detail, f"short by {missing_w:.0f} W"]))

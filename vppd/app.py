@@ -18,6 +18,7 @@ from vppd.api.app import build_app
 from vppd.api.serve import serve
 from vppd.config import Config, InvalidConfig, examine
 from vppd.consequences import Consequences, LastDecision
+from vppd.core.bearing import LONGEST_S, bearing, left_s
 from vppd.core.failsafe import SITE_RULES, Severity
 from vppd.core.state import Decision, State
 from vppd.errors import ConfigError, Garbled
@@ -38,6 +39,7 @@ from vppd.plant import plant_of
 from vppd.register import Register
 from vppd.runtime.actuator import release_all
 from vppd.runtime.clock import StepDetector, SystemClock, clock_synchronised, kernel_status
+from vppd.runtime.curtailers import curtailers_of
 from vppd.runtime.cycle import Cycle, Inbox
 from vppd.runtime.devices import Devices
 from vppd.runtime.health import Vitals
@@ -47,6 +49,7 @@ from vppd.runtime.memory import settle_memory
 from vppd.runtime.metrics import Metrics
 from vppd.runtime.record import Replay
 from vppd.runtime.registry import Connect, Unusable, connections
+from vppd.runtime.told import Told
 from vppd.runtime.watchdog import Notifier
 from vppd.snapshot import Snapshot
 
@@ -150,8 +153,12 @@ class Daemon:
         self._register = Register(ledger)
         self._vitals = Vitals(self._clock.mono_s, config.site.link_lost_after_s)
         self._journal = Journal(ledger, self._vitals.ledger, self._register.catch_up, self._clock.now)
-        self._devices = Devices(config, connects_of(config, path), self._plant, self._clock, self._journal)
         self._inbox, self._last = Inbox(), LastDecision()
+        self._told = Told(self._journal, self._clock.now)
+        self._curtailers = curtailers_of(config, self._clock, self._horizon_s)
+        self._devices = Devices(
+            config, connects_of(config, path), self._plant, self._clock, self._told, planners=self._curtailers
+        )
         self._metrics.watch(self._plant.asset_ids, self._devices.table.frame)
         self._cycle: Cycle | None = None
         self._registry: Registry | None = None
@@ -165,10 +172,12 @@ class Daemon:
         async with asyncio.TaskGroup() as group:
             tasks = {name: group.create_task(work, name=name) for name, work in self._work()}
             await self._until_told(signals)
+            released: frozenset[str] = frozenset()
             if self.successor is None:  # a successor goes on at once with every device as it is
-                await self._finish([task for name, task in tasks.items() if name in DECIDING])
+                released = await self._finish([task for name, task in tasks.items() if name in DECIDING])
             for task in tasks.values():
                 task.cancel()
+        self._curtailers.close(released)
 
     def _resumable(self) -> list[Order]:
         """Return the open orders that this plant can carry out; those about something gone are closed and said so."""
@@ -203,6 +212,7 @@ class Daemon:
         work = [
             ("devices", self._devices.run()),
             ("journal", self._journal.run()),
+            ("accounts", self._curtailers.run()),
             ("clock", self._watch_clock(channel)),
         ]
         work += [
@@ -299,6 +309,13 @@ class Daemon:
         node = self._plant.nodes.index(tag)
         return self._devices.shed_first(i for i in range(len(self._plant.asset_ids)) if self._plant.node[i] == node)
 
+    def _horizon_s(self, asset: int) -> float:
+        """Return how long the orders that bear on an asset go on, 0 when there is none. [s]"""
+        decision = self._last.decision
+        if decision is None:
+            return LONGEST_S
+        return left_s(bearing(asset, decision.demands, self._plant), self._clock.now())
+
     async def _watch_clock(self, channel: MqttChannel | None) -> None:
         """Keep the facts up that nobody reports by himself."""
         steps = StepDetector(self._clock)
@@ -355,8 +372,8 @@ class Daemon:
     def _is_under_order(self) -> bool:
         return self._last.decision is not None and bool(self._last.decision.demands)
 
-    async def _finish(self, deciding: Sequence[asyncio.Task[None]]) -> None:
-        """Stop deciding and give every device back."""
+    async def _finish(self, deciding: Sequence[asyncio.Task[None]]) -> frozenset[str]:
+        """Stop deciding and give every device back; return the assets that have confirmed it."""
         self._notifier.stopping()
         for task in deciding:
             task.cancel()
@@ -367,6 +384,7 @@ class Daemon:
         with suppress(TimeoutError):
             async with asyncio.timeout(2.0):
                 await self._journal.flushed()
+        return frozenset(self._plant.asset_ids) - set(late)
 
 
 def _to_nobody(*_: object, **__: object) -> None:

@@ -79,6 +79,18 @@ class FeedConfig(Table):
     power_minimum_w: NonNegative = 0.0
 
 
+class CurtailConfig(Table):
+    """``[assets.curtail]``: how the planner treats a cluster's jobs."""
+
+    window_s: PositiveFloat = 3600.0
+    """In every window of this length a job is slowed no more than its tier accepts."""
+    margin_frac: Annotated[float, Field(ge=0.0, le=0.2)] = 0.01
+    ramp_s: PositiveFloat = 30.0
+    """What jobs are told has to show in their power by then."""
+    restore_s: PositiveFloat = 300.0
+    """Power that was held comes back over no less than this."""
+
+
 class AssetConfig(Table):
     """``[[assets]]``: one controllable or measurable thing."""
 
@@ -110,6 +122,7 @@ class AssetConfig(Table):
     tier_cost_per_wh: tuple[float, float, float, float] = (1.0, 3e-4, 1.5e-4, 8e-5)
     curtail_cost_per_wh: NonNegative = 1e-4
     """What a curtailed Wh of PV or wind costs. [1/Wh]"""
+    curtail: CurtailConfig = CurtailConfig()
     tolerance_w: PositiveFloat | None = None
     """Read-back within this is a confirmation; default 2 % of the rating."""
 

@@ -210,8 +210,9 @@ class Curtailer:
             reasons=reasons,
         )
         self._track = wished(self._track, level_frac, paused, now_s)
+        unheld_w = workload.power_w + float((columns.full_w - columns.drawn_w(self.classes)).sum())
         self.verification.planned(
-            workload.power_w, budget_w, expected_w, is_free=self._track.is_free and self._ceiling is None, now_s=now_s
+            unheld_w, budget_w, expected_w, is_free=self._track.is_free and self._ceiling is None, now_s=now_s
         )
         barred = self._track.barred_s > now_s
         self._story = Story(now_s, budget_w, aim_w, workload, answer, reasons, barred, horizon_s, bool(budget.soft[0]))

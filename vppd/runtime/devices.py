@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterable, Mapping
 
 from vppd.config import STORAGE, AssetConfig, Config
+from vppd.ports import Planner
 from vppd.runtime.actuator import Actuator
 from vppd.runtime.clock import Clock
 from vppd.runtime.intents import Intent, IntentBook, Terms
@@ -35,7 +36,10 @@ class Devices:
         clock: Clock,
         book: IntentBook,
         seed: int = 0,
+        planners: Mapping[str, Planner] | None = None,
     ) -> None:
+        """``planners``: who chooses for the clusters among the assets, by asset."""
+        self._planners = planners or {}
         self._config, self._connects, self._clock = config, connects, clock
         self._rng = random.Random(seed)  # noqa: S311 - spreads polls and retries, guards nothing
         self.table = LatestValues(plant.asset_ids)
@@ -59,7 +63,8 @@ class Devices:
         """Hold every link for ever; only a bug ends it."""
         async with asyncio.TaskGroup() as group:
             for i, asset in enumerate(self._config.assets):
-                device = Device(asset.id, self._connects[asset.id], self._pace(asset), self.actuators.get(i))
+                planner = self._planners.get(asset.id) if i in self.actuators else None
+                device = Device(asset.id, self._connects[asset.id], self._pace(asset), self.actuators.get(i), planner)
                 group.create_task(attend(device, self.table, self._clock, self._rng), name=f"device-{asset.id}")
 
     def _pace(self, asset: AssetConfig) -> Pace:

@@ -13,7 +13,7 @@ from typing import Never
 import structlog
 
 from vppd.model import Sample
-from vppd.ports import Controllable
+from vppd.ports import Controllable, Plannable, Planner
 from vppd.runtime.actuator import Actuator
 from vppd.runtime.clock import Clock
 from vppd.runtime.poller import Pace, watch
@@ -34,6 +34,8 @@ class Device:
     pace: Pace
     actuator: Actuator | None = None
     """None: watched only."""
+    planner: Planner | None = None
+    """Chooses for a cluster that lets it; outlives reconnections."""
 
 
 async def attend(
@@ -54,6 +56,8 @@ async def attend(
 
 async def _run(device: Device, table: LatestValues, clock: Clock, connected: object, up: Up) -> None:
     i = table.index(device.asset_id)
+    if device.planner is not None and isinstance(connected, Plannable):
+        connected.plan_with(device.planner)
 
     def store(sample: Sample, mono_s: float, asked_s: float) -> None:
         table.store(i, sample, mono_s, asked_s)

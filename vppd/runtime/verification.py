@@ -29,7 +29,7 @@ class Step:
     at_s: float
     budget_w: float
     before_w: float
-    """Measured before anything was curtailed. [W]"""
+    """Measured before anything was curtailed, what an earlier process held added. [W]"""
     expected_w: float
     measured_w: float
     delivered_frac: float
@@ -60,14 +60,14 @@ class Verification:
         if now_s >= self._due_s:
             self._judge(power_w, now_s)
 
-    def planned(self, power_w: float, budget_w: float, expected_w: float, *, is_free: bool, now_s: float) -> None:
-        """Note what was planned; ``power_w`` is measured before it is carried out. [W]"""
+    def planned(self, unheld_w: float, budget_w: float, expected_w: float, *, is_free: bool, now_s: float) -> None:
+        """Note what was planned; ``unheld_w`` is measured, with what was held then added. [W]"""
         if is_free:
             self.before_w, self.drift_w, self._due_s = None, 0.0, float("inf")
             return
         began = self.before_w is None
         if self.before_w is None:
-            self.before_w = power_w
+            self.before_w = unheld_w
         if began or abs(budget_w - self._budget_w) > ANOTHER_FRAC * max(abs(budget_w), 1.0):
             self._budget_w, self._due_s = budget_w, now_s + self._ramp_s
         self._expected_w = expected_w

@@ -36,7 +36,7 @@ class InferenceConfig(BaseModel):
     """Never fewer replicas than this, idle or not."""
     most_running: Count | None = None
     """Requests that one replica runs at a time (max_num_seqs, max_running_requests); without it only a queue shows that it is full."""
-    headroom_frac: NonNegative = 0.25
+    headroom_frac: NonNegative = 0.2
     """The replicas that stay could carry so much more than the load now."""
     backoff_frac: Share = 0.8
     """Replicas come back when a latency passes this part of its bound."""

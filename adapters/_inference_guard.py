@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from adapters._inference_config import InferenceConfig
-from adapters._inference_curve import Curve, expected_s, learnt
+from adapters._inference_curve import Curve, doubt_frac, expected_s, learnt
 from adapters._inference_metrics import Latency
 
 ALL = 1_000_000
@@ -23,8 +23,10 @@ COME_BACK_FRAC = 0.25
 FULL_CACHE_FRAC = 0.9
 """A key-value cache fuller than this throws requests out and begins them again."""
 FULL_BATCH_FRAC = 0.9
-SURE_SIGMAS = 2.0
-"""A load rises where it has risen by so many standard deviations of a count."""
+LATELY_FRAC = 1.0 / 3.0
+"""The last part of a window, in which a rise shows first."""
+SURE_SIGMAS = 2.5
+"""A load rises where it has risen by so many standard deviations of a count; all of that within the last window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,10 @@ class Seen:
     """Tokens generated, in all; None: not watched for long enough."""
     asked_per_s: float = 0.0
     """Tokens that the requests that arrived will need, in all: ahead of ``served_per_s`` when the load rises."""
+    lately_per_s: float = 0.0
+    """The same of the last part of the window alone."""
+    lately: int = 0
+    """Requests that arrived in that part."""
     p95_s: Mapping[Latency, float] = field(default_factory=dict)
     """Percentiles; one that is missing had no observation."""
     wait_s: float = 0.0
@@ -68,6 +74,8 @@ class State:
     """Nobody goes before this time."""
     loads: tuple[tuple[float, float], ...] = ()
     """(time, tokens per second in all) within the memory, oldest first."""
+    asked: tuple[tuple[float, float], ...] = ()
+    """(time, ``Seen.lately_per_s``) likewise."""
     curves: Mapping[Latency, Curve] = field(default_factory=dict)
 
 
@@ -115,12 +123,14 @@ def _blind(state: State, seen: Seen, config: InferenceConfig, missing: str) -> S
 def _remembered(state: State, seen: Seen, config: InferenceConfig) -> State:
     """Return the state with this look's load and, where replicas have settled, its latencies."""
     load_per_s = max(seen.served_per_s or 0.0, seen.asked_per_s)
-    loads = (*(item for item in state.loads if item[0] > seen.at_s - config.memory_s), (seen.at_s, load_per_s))
+    begin_s = seen.at_s - config.memory_s
+    loads = (*(item for item in state.loads if item[0] > begin_s), (seen.at_s, load_per_s))
+    asked = (*(item for item in state.asked if item[0] > begin_s), (seen.at_s, seen.lately_per_s))
     curves = state.curves
     if seen.at_s - state.changed_s >= config.window_s and seen.served_per_s:
-        each_per_s = seen.served_per_s / seen.present
-        curves = {**curves, **{n: learnt(curves.get(n, Curve()), each_per_s, v) for n, v in seen.p95_s.items()}}
-    return replace(state, loads=loads, curves=curves)
+        each_per_s, weight = seen.served_per_s / seen.present, config.period_s / config.window_s
+        curves = {**curves, **{n: learnt(curves.get(n, Curve()), each_per_s, v, weight) for n, v in seen.p95_s.items()}}
+    return replace(state, loads=loads, asked=asked, curves=curves)
 
 
 def _pressed(state: State, seen: Seen, config: InferenceConfig) -> State | None:
@@ -133,8 +143,10 @@ def _pressed(state: State, seen: Seen, config: InferenceConfig) -> State | None:
         return replace(held, floor=ALL, why=said)
     if use[worst] > config.backoff_frac:
         more = seen.present + math.ceil(COME_BACK_FRAC * seen.present)
-        return replace(held, floor=max(more, _needed(state, seen, config, _ahead_per_s(state, seen, config))), why=said)
-    needed = _needed(state, seen, config, _ahead_per_s(state, seen, config) * (1.0 + 0.5 * config.headroom_frac))
+        needed = _needed(state, seen, config, _ahead_per_s(state, seen, config))
+        return replace(held, floor=max(more, needed), why=said)
+    ahead_per_s = _ahead_per_s(state, seen, config)
+    needed = _needed(state, seen, config, ahead_per_s) if ahead_per_s > state.loads[-1][1] else 0
     if needed > seen.present:
         return replace(held, floor=needed, why=f"the load is rising: {needed} replicas")
     return None
@@ -149,12 +161,17 @@ def _now_s(seen: Seen, name: Latency) -> float:
 def _ahead_per_s(state: State, seen: Seen, config: InferenceConfig) -> float:
     """Return the load when a replica that is asked for now begins to serve. [tokens/s]"""
     load_per_s = state.loads[-1][1]
-    before = next((item for item in state.loads if item[0] >= seen.at_s - config.window_s), state.loads[-1])
-    elapsed_s = seen.at_s - before[0]
-    noise_per_s = load_per_s * SURE_SIGMAS * math.sqrt(2.0 / max(seen.started, 1))
-    if elapsed_s < 0.5 * config.window_s or load_per_s - before[1] <= noise_per_s:
+    part_s = config.window_s * LATELY_FRAC
+    before = [per_s for at_s, per_s in state.asked if at_s <= seen.at_s - part_s + 1e-6]
+    if not before:
         return load_per_s
-    return load_per_s + (load_per_s - before[1]) / elapsed_s * (config.start_s + 0.5 * config.window_s)
+    rise_per_s = seen.lately_per_s - sum(before) / len(before)
+    noise_frac = SURE_SIGMAS * math.sqrt(
+        (1.0 + part_s / (part_s + config.period_s * len(before))) / max(seen.lately, 1)
+    )
+    if rise_per_s <= noise_frac * seen.lately_per_s:
+        return load_per_s
+    return max(load_per_s, seen.lately_per_s + rise_per_s * (config.start_s + 0.5 * part_s) / config.window_s)
 
 
 def _lowered(state: State, seen: Seen, config: InferenceConfig) -> State:
@@ -162,7 +179,8 @@ def _lowered(state: State, seen: Seen, config: InferenceConfig) -> State:
     if seen.at_s < max(state.held_until_s, state.changed_s + config.settle_s):
         return replace(state, floor=max(seen.present, state.floor), why="replicas have come or gone a moment ago")
     peak_per_s = max(load_per_s for _, load_per_s in state.loads)
-    planned_per_s = max(peak_per_s, _ahead_per_s(state, seen, config)) * (1.0 + config.headroom_frac)
+    ahead_per_s = _ahead_per_s(state, seen, config)
+    planned_per_s = max(peak_per_s, ahead_per_s * (1.0 + _headroom_frac(state, seen, config)))
     if planned_per_s > 0.0 and _unstated(seen, config):
         return replace(state, floor=seen.present, why="no requests now, but a moment ago")
     needed = min(_needed(state, seen, config, planned_per_s), seen.present)
@@ -170,6 +188,14 @@ def _lowered(state: State, seen: Seen, config: InferenceConfig) -> State:
     proven = max(needed, _proven(state, config, planned_per_s))
     floor = max(config.fewest, min(unseen, proven))
     return replace(state, floor=floor, why=f"{floor} replicas carry {planned_per_s:.0f} tokens/s")
+
+
+def _headroom_frac(state: State, seen: Seen, config: InferenceConfig) -> float:
+    """Return the headroom that is due: as much of it as one is sure of the curves, whose doubt is a headroom of its own."""
+    each_per_s = (seen.served_per_s or 0.0) / seen.present
+    curves = [(state.curves.get(name, Curve()), p95_s) for name, p95_s in seen.p95_s.items()]
+    doubt = max((doubt_frac(curve, each_per_s, p95_s) for curve, p95_s in curves), default=0.0)
+    return config.headroom_frac * (1.0 - doubt)
 
 
 def _proven(state: State, config: InferenceConfig, load_per_s: float) -> int:
@@ -181,8 +207,8 @@ def _proven(state: State, config: InferenceConfig, load_per_s: float) -> int:
 
 def _needed(state: State, seen: Seen, config: InferenceConfig, load_per_s: float) -> int:
     """Return the fewest replicas that are expected to carry a load [tokens/s] within every bound; ALL where none are."""
-    fits = seen.present if _fits(state, seen, config, load_per_s, seen.present) else 0
-    if fits:
+    if _fits(state, seen, config, load_per_s, seen.present):
+        fits = seen.present
         while fits > 1 and _fits(state, seen, config, load_per_s, fits - 1):
             fits -= 1
         return fits

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from adapters._inference_config import InferenceConfig
-from adapters._inference_guard import Seen
+from adapters._inference_guard import LATELY_FRAC, Seen
 from adapters._inference_metrics import Change, Latency, Page, change, p95_s, together
 
 WAITING_LOOKS = 3
@@ -59,20 +59,27 @@ def seen(record: Record, at_s: float, pages: Mapping[str, Page | None], config: 
     started = _started(window)
     waiting = sum(page.waiting for page in told)
     served_per_s = window.tokens / covered_s
-    arrived_per_s = (started + max(0, waiting - spans[0].waiting)) / covered_s
+    each = _tokens_each(record, served_per_s, started / covered_s)
+    last = [span for span in spans if span.end_s > at_s - config.window_s * LATELY_FRAC] or spans[-1:]
+    arrived, lately = _arrived(spans, waiting), _arrived(last, waiting)
     percentiles = {name: p95_s(histogram) for name, histogram in window.histograms.items()}
-    return Seen(
-        here.at_s,
-        here.present,
-        here.answered,
+    return replace(
+        here,
         in_flight=sum(page.running for page in told) + waiting,
         started=started,
         served_per_s=served_per_s,
-        asked_per_s=arrived_per_s * _tokens_each(record, served_per_s, started / covered_s),
+        asked_per_s=arrived / covered_s * each,
+        lately=lately,
+        lately_per_s=lately / (at_s - last[0].begin_s) * each,
         p95_s={name: value_s for name, value_s in percentiles.items() if value_s is not None},
         wait_s=_wait_s(spans, started, covered_s, len(told)),
         cache_frac=max((page.cache_frac or 0.0 for page in told), default=0.0),
     )
+
+
+def _arrived(spans: Sequence[Span], waiting: int) -> int:
+    """Return how many requests came in these spans: those that were started, and those that wait now and did not before."""
+    return sum(_started(span.change) for span in spans) + max(0, waiting - spans[0].waiting)
 
 
 def _started(what: Change) -> int:

@@ -1,4 +1,4 @@
-"""The command line: run, demo, check, status, orders, release, resume, adapters, products, replay, schedule."""
+"""The command line: run, agent, demo, check, status, orders, release, resume, adapters, products, replay, schedule."""
 
 from __future__ import annotations
 
@@ -99,6 +99,25 @@ def resume(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Take orders again after a release."""
     _ask(config, "POST", "/api/v1/resume")
     typer.echo("Resumed: orders are taken again.")
+
+
+@app.command()
+def agent(
+    config: ConfigPath = Path("/etc/vppd/agent.toml"),
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Put back what a dead agent left behind, and end.")
+    ] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print readings and limits as JSON; changes nothing.")] = False,
+) -> None:
+    """Run the node side: caps for this machine's GPUs and CPUs by lease, telemetry every second (docs/agent.md)."""
+    from vppd.agent import command
+
+    if once:
+        typer.echo(json.dumps(command.seen_once(config), indent=2))
+    elif restore:
+        command.restore(config)
+    else:
+        command.run_agent(config)
 
 
 app.command("demo")(demo_command)

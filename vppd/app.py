@@ -207,8 +207,9 @@ class Daemon:
             after=[self._last.take, self._observe],
         )
         panel = Panel(
-            self._plant, self._last, self._inbox, self._vitals, self._metrics, self._clock, self._ledger, self._register
-        )
+            self._plant, self._last, self._inbox, self._vitals, self._metrics, self._clock, self._ledger, self._register,
+            self._told, self._curtailers,
+        )  # fmt: skip
         work = [
             ("devices", self._devices.run()),
             ("journal", self._journal.run()),

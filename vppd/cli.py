@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -85,6 +86,23 @@ def orders(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
     from vppd.api.console import orders_table
 
     orders_table(found)
+
+
+@app.command()
+def why(
+    asset: Annotated[str, typer.Argument(help="Name of an asset, a cluster for example.")],
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
+    """Show why an asset does what it does: order, need, what it was told, what was chosen per job, what the meter shows."""
+    found = _ask(config, "GET", f"/api/v1/assets/{quote(asset, safe='')}/why")
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    from vppd.api.console_why import why_lines
+
+    for line in why_lines(found):
+        typer.echo(line)
 
 
 @app.command()

@@ -45,6 +45,14 @@ class View:
         """The orders."""
         return [{"order_id": "o1"}]
 
+    def assets(self) -> Sequence[str]:
+        """The assets."""
+        return ["hall-a", "ups-a"]
+
+    def why(self, asset_id: str) -> Mapping[str, object] | None:
+        """Why."""
+        return None if self.shown is None else {"asset": asset_id}
+
     def metrics(self) -> bytes:
         """The metrics."""
         return b"vppd_up 1\n"
@@ -111,6 +119,18 @@ async def test_everything_that_can_be_read_is_there() -> None:
         )
         assert (await client.get("/healthz")).json() == {"ready": True, "fresh": True, "cycle_age_s": 0.4}
         assert (await client.get("/nowhere")).status_code == 404
+
+
+async def test_why_is_told_of_assets_that_there_are() -> None:
+    """The chain of a known asset, the list of names for an unknown one, 503 before the first cycle."""
+    view = View()
+    async with served(build_app(view)) as client:
+        assert (await client.get("/api/v1/assets/hall-a/why")).json() == {"asset": "hall-a"}
+        unknown = await client.get("/api/v1/assets/hall-z/why")
+        assert unknown.status_code == 404
+        assert unknown.json() == {"error": "there is no asset 'hall-z'; there are: hall-a, ups-a"}
+        view.shown = None
+        assert (await client.get("/api/v1/assets/hall-a/why")).status_code == 503
 
 
 @pytest.mark.parametrize(

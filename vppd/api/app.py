@@ -59,6 +59,14 @@ class StateView(Protocol):
         """Return the open orders."""
         ...
 
+    def assets(self) -> Sequence[str]:
+        """Return the names of all assets."""
+        ...
+
+    def why(self, asset_id: str) -> Mapping[str, object] | None:
+        """Return why an asset does what it does, None before the first cycle. Raises KeyError."""
+        ...
+
     def metrics(self) -> bytes:
         """Return the metrics as Prometheus text."""
         ...
@@ -90,6 +98,7 @@ def build_app(view: StateView, operator: Operator | None = None) -> Starlette:
         Route("/api/v1/state", pages.state),
         Route("/api/v1/orders", pages.orders),
         Route("/api/v1/events", pages.events),
+        Route("/api/v1/assets/{asset_id}/why", pages.why),
     ]
     if operator is not None:
         routes += [
@@ -133,6 +142,16 @@ class _Pages:
     async def orders(self, _: Request) -> Response:
         """Answer with the open orders."""
         return _json(self._view.orders())
+
+    async def why(self, request: Request) -> Response:
+        """Answer with the chain from the order to what an asset does."""
+        asset_id, known = request.path_params["asset_id"], self._view.assets()
+        if asset_id not in known:
+            return _json({"error": f"there is no asset {asset_id!r}; there are: {', '.join(known)}"}, 404)
+        found = self._view.why(asset_id)
+        if found is None:
+            return _json({"error": "no cycle has been completed yet"}, 503)
+        return _json(found)
 
     async def events(self, _: Request) -> Response:
         """Answer with the site after every cycle, as server-sent events."""

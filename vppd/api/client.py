@@ -24,5 +24,14 @@ def ask(socket: Path, method: str, path: str) -> Any:
                 f"no daemon answers on {socket} ({error}); is vppd running, and may you use its socket?"
             ) from error
     if answer.is_error:
-        raise Refused(f"the daemon refused {method} {path}: {answer.text}")
+        raise Refused(_reason(answer) or f"the daemon refused {method} {path}: {answer.text}")
     return answer.json()
+
+
+def _reason(answer: httpx.Response) -> str:
+    """Return the daemon's own words, where there are some."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return ""
+    return str(body.get("error", "")) if isinstance(body, dict) else ""

@@ -100,7 +100,7 @@ class Curtailer:
         self._kept: _Kept | None = None
         self._story: Story | None = None
         self._learned_s = -np.inf
-        self.measured_w: float | None = None
+        self.measured_w = np.nan
         """What the cluster drew at the last look. [W]"""
 
     @property

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 
 from vppd.core.classes import Classes
 from vppd.core.workload_columns import Columns
+from vppd.runtime.verification import Verification
 from vppd.snapshot import Bools, Floats
 from vppd.workload import Curtailment, Workload
 
@@ -70,3 +73,68 @@ class Story:
     horizon_s: float
     soft: bool
     """The limit only spreads what comes back."""
+
+
+def chosen_view(story: Story, at: datetime, mono_s: float) -> dict[str, Any]:
+    """Return what was chosen per job, as plain JSON values; jobs that are left at full speed are only counted."""
+    answer, reasons, workload = story.answer, story.reasons, story.workload
+    jobs = [
+        {
+            "id": job.id,
+            "tier": job.tier,
+            "group": job.group,
+            "full_w": round(job.full_w, 1),
+            "power_w": job.power_w,
+            "wanted": "paused" if job.id in answer.paused else answer.level_frac.get(job.id, 1.0),
+            "in_force": "paused" if job.paused else job.level_frac,
+            "reason": reasons[job.id] if job.id in reasons else _left_alone(bool(story.barred[i])),
+            "account_left_s": round(float(reasons.left_s[i]), 1),
+        }
+        for i, job in enumerate(workload.jobs)
+        if job.id in reasons or job.paused or job.level_frac < 1.0 or story.barred[i]
+    ]
+    return {
+        "at": (at - timedelta(seconds=max(mono_s - story.at_s, 0.0))).isoformat(),
+        "budget_w": round(story.budget_w, 1),
+        "aimed_w": round(story.aim_w, 1),
+        "rest_w": round(workload.rest_w, 1),
+        "expected_w": round(answer.expected_w, 1),
+        "short_w": round(answer.short_w, 1),
+        "for_s": round(story.horizon_s, 1),
+        "gives_back": story.soft,
+        "jobs": jobs,
+        "at_full_speed": len(workload.jobs) - len(jobs),
+    }
+
+
+def measured_view(
+    story: Story, verification: Verification, measured_w: float, at: datetime, mono_s: float
+) -> dict[str, Any]:
+    """Return what the meter shows of it, as plain JSON values."""
+    before_w = verification.before_w
+    wanted_w = None if before_w is None else before_w - story.budget_w
+    delivered = None if before_w is None or not wanted_w or wanted_w <= 0.0 else (before_w - measured_w) / wanted_w
+    return {
+        "before_w": None if before_w is None else round(before_w, 1),
+        "expected_w": round(story.answer.expected_w, 1),
+        "now_w": round(measured_w, 1),
+        "delivered_frac": None if delivered is None else round(delivered, 3),
+        "short_w": round(max(measured_w - story.budget_w, 0.0), 1),
+        "correction_w": round(verification.correction_w, 1),
+        "steps": [
+            {
+                "at": (at - timedelta(seconds=max(mono_s - step.at_s, 0.0))).isoformat(),
+                "budget_w": round(step.budget_w, 1),
+                "before_w": round(step.before_w, 1),
+                "expected_w": round(step.expected_w, 1),
+                "measured_w": round(step.measured_w, 1),
+                "delivered_frac": round(step.delivered_frac, 3),
+                "short_w": round(step.short_w, 1),
+            }
+            for step in verification.steps
+        ],
+    }
+
+
+def _left_alone(barred: bool) -> str:
+    return "left alone for a while: it did not follow" if barred else "goes back to full speed"

@@ -145,7 +145,7 @@ class AgentCaps:
             del self._answers[id_]
             if not answer.cancel() and not answer.cancelled():
                 answer.exception()  # it has been raised, or something worse has
-        _judge(name, wanted, said)
+        self._judge(name, wanted, said)
         return said
 
     def is_fresh(self, node: Node) -> bool:
@@ -209,6 +209,16 @@ class AgentCaps:
             self._has_lost.set()
             await asyncio.sleep(AGAIN_S)
 
+    def _judge(self, name: str, wanted: Wanted, said: Status) -> None:
+        """Raise Refused when an agent took nothing of what was ordered."""
+        rejected = said.rejected
+        is_asked = wanted.cap_w is not None or bool(wanted.clock_mhz)
+        is_taken = not said.detail.startswith("stale") and (
+            (said.is_held and said.sender == self.sender) or not is_asked
+        )
+        if not is_taken or (rejected and len(rejected) == len(said.devices)):
+            raise Refused(f"{name}: refused: {said.detail or '; '.join(rejected) or said.state}"[:300])
+
     def _answered(self, status: Status) -> None:
         answer = self._answers.get(status.id)
         if answer is not None and not answer.done():
@@ -227,14 +237,6 @@ async def agent_caps(config: AgentsConfig) -> AsyncIterator[AgentCaps]:
         finally:
             keeper.cancel()
             await asyncio.wait({keeper})
-
-
-def _judge(name: str, wanted: Wanted, said: Status) -> None:
-    """Raise Refused when an agent took nothing of what was ordered."""
-    asked = wanted.cap_w is not None or bool(wanted.clock_mhz)
-    rejected = said.rejected
-    if (rejected and len(rejected) == len(said.devices)) or (asked and not said.is_held):
-        raise Refused(f"{name}: refused: {said.detail or '; '.join(rejected) or said.state}"[:300])
 
 
 def _cap(status: Status | None) -> Cap:

@@ -7,10 +7,16 @@ from collections.abc import Iterable, Mapping
 
 from adapters._caps import Cap, NodeCaps
 from adapters._slurm_journal import Held, Journal
-from vppd.errors import DeviceError
+from vppd.errors import DeviceError, Unreachable
 
 _RENEW_S = 60.0
 """Caps are written again after this time: agents have been seen to lose them."""
+_LOOK_S = 5.0
+"""Nodes that are capped, or have not answered, are asked this often: a cap that is gone is written again."""
+_MISSES = 2
+"""So many looks in vain, and a node cannot be capped until it answers again."""
+_AGAIN_S = 3.0
+"""A node that did not answer an order gets the next one no sooner."""
 _AT_ONCE = 16
 _SLACK_W = 1.0
 
@@ -25,12 +31,28 @@ class Capping:
         self._journal = journal
         self._lease = lease
         self._written_at_s: dict[str, float] = {}
+        self._look_at_s: dict[str, float] = {}
+        self._misses: dict[str, int] = {}
+        self._write_at_s: dict[str, float] = {}
 
-    async def find(self, names: Iterable[str]) -> None:
-        """Ask the agents of nodes that have not been asked, or have not answered."""
-        unknown = [name for name in names if name not in self.known]
-        if self._agents is not None and unknown:
-            self.known.update(await self._agents.look(unknown))
+    async def find(self, names: Iterable[str], held: Held, now_s: float) -> None:
+        """Ask the agents of nodes of which nothing is known, and now and then those of nodes that are capped."""
+        if self._agents is None:
+            return
+        if not self._look_at_s:  # caps of an earlier process hold until something else is heard
+            self.known.update({name: Cap(cap_w) for name, cap_w in held.cap_w.items()})
+        asked = [n for n in names if n not in self.known or n in held.cap_w]
+        asked = [name for name in asked if now_s >= self._look_at_s.get(name, now_s)]
+        found = await self._agents.look(asked) if asked else {}
+        for name in asked:
+            self._look_at_s[name] = now_s + _LOOK_S
+            self._misses[name] = 0 if name in found else self._misses.get(name, 0) + 1
+            if self._misses[name] >= _MISSES:
+                self.known.pop(name, None)
+        self.known.update(found)
+        for name in found.keys() & held.cap_w.keys():
+            if _is_looser(found[name], held.cap_w[name]):
+                del held.cap_w[name]
 
     def in_force(self, held: Held) -> dict[str, float]:
         """Return the caps of ours, as they were read back. [W]"""
@@ -44,8 +66,10 @@ class Capping:
             wanted_w = _least(cap_w[name], held.old_cap_w.get(name)) if name in cap_w else None
             if self._is_due(name, wanted_w, held, now_s, lower):
                 due[name] = wanted_w
+        silent = {name for name in due if now_s < self._write_at_s.get(name, now_s)}
         await self._write_down([name for name in due if name not in held.old_cap_w], held)
-        return await self._write({name: w for name, w in due.items() if name in held.old_cap_w}, held, now_s)
+        asked = {name: w for name, w in due.items() if name in held.old_cap_w and name not in silent}
+        return {**await self._write(asked, held, now_s), **dict.fromkeys(silent, "did not answer a moment ago")}
 
     def _is_due(self, name: str, wanted_w: float | None, held: Held, now_s: float, lower: bool) -> bool:
         now_w = held.cap_w.get(name)
@@ -77,14 +101,16 @@ class Capping:
                     await self._write_one(name, wanted_w, held, now_s)
                 except DeviceError as error:
                     failed[name] = str(error)
+                    if isinstance(error, Unreachable):
+                        self._write_at_s[name] = now_s + _AGAIN_S
 
         async with asyncio.TaskGroup() as group:
             for name, wanted_w in due.items():
                 group.create_task(one(name, wanted_w))
         for name, wanted_w in due.items():
-            cap_w = self.known[name].cap_w if name in self.known else None
-            if wanted_w is not None and name not in failed and (cap_w is None or cap_w > wanted_w + _SLACK_W):
-                failed[name] = f"a cap of {wanted_w:.0f} W reads back as {cap_w} W"
+            said = self.known.get(name, Cap(None))
+            if wanted_w is not None and name not in failed and _is_looser(said, wanted_w):
+                failed[name] = f"a cap of {wanted_w:.0f} W reads back as {said.cap_w} W"
         return failed
 
     async def _write_one(self, name: str, wanted_w: float | None, held: Held, now_s: float) -> None:
@@ -104,3 +130,7 @@ class Capping:
 
 def _least(cap_w: float, old_w: float | None) -> float:
     return cap_w if old_w is None else min(cap_w, old_w)
+
+
+def _is_looser(said: Cap, wanted_w: float) -> bool:
+    return said.cap_w is None or said.cap_w > wanted_w + _SLACK_W

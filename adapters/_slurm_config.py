@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from adapters._agent_caps import AgentsConfig
+from adapters._dcgm import DcgmConfig
 
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
@@ -13,8 +16,28 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Tier = Annotated[int, Field(ge=0, le=3)]
 FlexTier = Annotated[int, Field(ge=1, le=3)]
 
-MIN_PAUSE_S = 30.0
-"""A job that may not be stopped for as long as this is not stopped at all."""
+
+class HttpCaps(BaseModel):
+    """Caps by HTTP: GET and POST ``{url}/nodes/{name}`` with ``{"cap_w": W or null}``, the power of the whole node."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    via: Literal["http"]
+    url: Annotated[str, Field(min_length=1)]
+    lease: bool = False
+    """Send ``valid_for_s`` with each cap, so that an agent that knows it lifts the cap when nobody renews it."""
+
+
+class AgentNodeCaps(AgentsConfig):
+    """Caps by the agents of the nodes, over their broker; they lift a cap by themselves when nobody renews it."""
+
+    via: Literal["agents"]
+    node_rest_w: NonNegative = 1550.0
+    """What a node draws beside the devices that its agent caps and measures. [W]"""
+    lease: ClassVar[bool] = True
+
+
+Caps = Annotated[HttpCaps | AgentNodeCaps, Field(discriminator="via")]
 
 
 class SlurmConfig(BaseModel):
@@ -53,6 +76,8 @@ class SlurmConfig(BaseModel):
     """Set DOWN while the budget binds, so that nothing starts; elsewhere pending jobs are held one by one."""
     max_pause_s: dict[FlexTier, NonNegative] = Field(default_factory=lambda: {1: 0.0, 2: 600.0, 3: 1800.0})
     """Longest stop at a time by tier; the average stays within the slow-down the tier allows."""
+    min_pause_s: NonNegative = 30.0
+    """A job that may not be stopped for as long as this is not stopped at all."""
     extend_time_limit: bool = True
     """Give a stopped job back the time it lost, where the token permits it."""
     stagger_s: NonNegative = 0.2
@@ -64,7 +89,9 @@ class SlurmConfig(BaseModel):
     journal: Path | None = None
     """What was touched, on disk; without it only the marks in the jobs' comments tell, and those of users are believed."""
 
-    power_source: Literal["slurm", "model"] = "slurm"
+    power_source: Literal["slurm", "model", "dcgm", "agents"] = "slurm"
+    """What tells a node's power: Slurm's energy plugin, nothing (the model below), dcgm-exporter, or what ``caps`` goes by."""
+    dcgm: DcgmConfig = DcgmConfig()
     node_idle_w: NonNegative = 2070.0
     """A node with nothing running. [W]"""
     node_max_w: Positive = 8400.0
@@ -73,10 +100,12 @@ class SlurmConfig(BaseModel):
     gpu_stopped_w: NonNegative = 90.0
     """A GPU whose job is stopped but keeps its memory. [W]"""
     gpu_max_w: Positive = 700.0
+    caps: Caps | None = None
+    """Who caps nodes."""
     cap_url: str = ""
-    """Agents that cap nodes: GET and POST ``{cap_url}/nodes/{name}`` with ``{"cap_w": W or null}``."""
+    """Short for ``caps = {via = "http", url = ...}``."""
     cap_lease: bool = False
-    """Send ``valid_for_s`` with each cap, so that an agent that knows it lifts the cap when nobody renews it."""
+    """As ``lease`` there."""
     cap_floor_frac: Fraction = 0.5
     """Never cap below this part of a GPU's (or a CPU node's) limit."""
 
@@ -90,10 +119,18 @@ class SlurmConfig(BaseModel):
             raise ValueError("renew_token needs command_line = true: tokens come from scontrol")
         if not self.command_line and (self.freeze_partitions or self.stop_method == "suspend"):
             raise ValueError("suspend and freeze_partitions need command_line = true: slurmrestd has neither")
-        if self.journal is None and (self.freeze_partitions or (self.cap_url and not self.cap_lease)):
-            raise ValueError(
-                "freeze_partitions, and cap_url without cap_lease, need a journal: no mark tells how things were"
-            )
+        if self.cap_url and self.caps:
+            raise ValueError("give caps or cap_url, not both")
+        who = self.capped_by
+        if self.journal is None and (self.freeze_partitions or (who is not None and not who.lease)):
+            raise ValueError("freeze_partitions, and caps without lease, need a journal: no mark tells how things were")
+        if self.power_source == "agents" and (who is None or who.via != self.power_source):
+            raise ValueError(f'power_source = "{self.power_source}" needs caps with via = "{self.power_source}"')
         if self.node_max_w < self.node_idle_w:
             raise ValueError("node_max_w must not be below node_idle_w")
         return self
+
+    @property
+    def capped_by(self) -> Caps | None:
+        """Return who caps nodes, however it was written."""
+        return HttpCaps(via="http", url=self.cap_url, lease=self.cap_lease) if self.cap_url else self.caps

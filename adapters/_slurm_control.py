@@ -22,6 +22,8 @@ _BAR_S = 60.0
 """A job that could not be stopped is left alone for this long."""
 _HOLDS_AT_ONCE = 64
 _BATCH_S = 0.05
+_PARTITIONS_S = 5.0
+"""Partitions that are DOWN for us are looked at this often: a restarted slurmctld has them UP again."""
 _CONFIRM_S = 1.0
 """Steps that were being launched as their job was stopped are there by then."""
 
@@ -49,6 +51,7 @@ class Control:
         self._memory = DrawMemory()
         self._barred_until_s: dict[int, float] = {}
         self._confirm_at_s: dict[int, float] = {}
+        self._partitions_at_s = 0.0
         self._problems: list[str] = []
         self._refused = True
 
@@ -88,9 +91,12 @@ class Control:
 
     async def _freeze(self, jobs: Iterable[Job], now_s: float) -> None:
         """Let nothing start: the partitions for it go DOWN, pending jobs elsewhere are held."""
+        again = now_s >= self._partitions_at_s
         for name in self._config.freeze_partitions:
-            if name not in self.held.partitions:
+            if again or name not in self.held.partitions:
                 await self._attempt(f"partition {name}", self._set_down(name))
+        if again:
+            self._partitions_at_s = now_s + _PARTITIONS_S
         pending = [
             job
             for job in jobs
@@ -106,10 +112,12 @@ class Control:
 
     async def _set_down(self, name: str) -> None:
         state = await self._link.partition_state(name)
-        if state == "UP":
+        if state != "UP":
+            return
+        if name not in self.held.partitions:
             self.held.partitions[name] = state
             await self._journal.save(self.held)
-            await self._link.set_partition(name, "DOWN")
+        await self._link.set_partition(name, "DOWN")
 
     async def _stop(self, wanted: Sequence[Job], picture: Picture, now_s: float) -> None:
         """Stop jobs that run and should not; a job that is stopped already is left in peace."""

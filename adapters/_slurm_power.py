@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from adapters._caps import Cap
-from adapters._slurm_config import MIN_PAUSE_S, SlurmConfig
+from adapters._slurm_config import SlurmConfig
 from adapters._slurm_jobs import LIVE, RUNNING, STOPPED, SUSPENDED, Job, Node, tier_of
 from adapters._slurm_journal import TOLERANCE_FRAC, Held
 
@@ -139,7 +139,7 @@ def _load(config: SlurmConfig, job: Job, held: Held, now_s: float, barred: froze
         nodes=job.nodes,
         credit_s=credit_s,
         stopped=stopped,
-        stoppable=may and lasts_s > (_LAST_S if stopped else MIN_PAUSE_S),
+        stoppable=may and lasts_s > (_LAST_S if stopped else config.min_pause_s),
         gpus=job.gpus or max(job.cpus, 1),
         family=job.family,
         most_pause_s=max(lasts_s - _LAST_S, 0.0) + (now_s - touch.since_s if stopped and touch else 0.0),

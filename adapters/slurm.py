@@ -11,19 +11,20 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx
 
 from adapters._slurm_accounts import adopt
 from adapters._slurm_capping import Capping
-from adapters._slurm_caps import CapAgents
 from adapters._slurm_config import SlurmConfig
 from adapters._slurm_control import Control, Report
 from adapters._slurm_jobs import Job
 from adapters._slurm_journal import Journal
 from adapters._slurm_link import SlurmLink
 from adapters._slurm_plan import Plan, plan, shed_first, sheddable
-from adapters._slurm_power import Picture, picture
+from adapters._slurm_power import Picture, in_scope, picture
+from adapters._slurm_sources import Sources, sources
 from adapters._slurm_workload import as_plan, workload
 from vppd.errors import DeviceError, Garbled, Refused, Unreachable
 from vppd.model import Applied, Sample, Setpoint
@@ -37,10 +38,11 @@ _NOTHING = Plan(frozenset())
 class SlurmCluster:
     """One cluster, or some of its partitions. Polled, Controllable and Plannable."""
 
-    def __init__(self, config: SlurmConfig, link: SlurmLink, capping: Capping, journal: Journal) -> None:
+    def __init__(self, config: SlurmConfig, link: SlurmLink, beside: Sources, journal: Journal) -> None:
         self._config = config
         self._link = link
-        self._capping = capping
+        self._power = beside.power
+        self._capping = capping = Capping(beside.caps, journal, beside.lease)
         self._journal = journal
         self._planner: Planner | None = None
         self._control = Control(config, link, capping, journal)
@@ -121,8 +123,11 @@ class SlurmCluster:
     async def _look(self) -> tuple[list[Job], Picture]:
         now_s = asyncio.get_running_loop().time()
         jobs, nodes = await self._link.look()
-        await self._capping.find(node.name for node in nodes)
+        if self._power is not None:
+            drawn_w = await self._power.look([node.name for node in nodes if in_scope(self._config, node.partitions)])
+            nodes = [replace(node, power_w=drawn_w.get(node.name)) for node in nodes]
         control = self._control
+        await self._capping.find([node.name for node in nodes], control.held, now_s)
         return jobs, picture(self._config, jobs, nodes, control.held, self._capping.known, now_s, control.barred(now_s))
 
     async def _enforce(self, budget_w: float) -> tuple[Plan, Report]:
@@ -216,20 +221,19 @@ async def connect(config: SlurmConfig) -> AsyncIterator[SlurmCluster]:
 @asynccontextmanager
 async def connect_through(client: httpx.AsyncClient, config: SlurmConfig) -> AsyncIterator[SlurmCluster]:
     """Open a cluster through a given HTTP client."""
-    agents = CapAgents(client, config.cap_url) if config.cap_url else None
-    journal = Journal(config.journal)
-    capping = Capping(agents, journal, config.cap_lease)
-    cluster = SlurmCluster(config, SlurmLink(config, client), capping, journal)
-    restore = True
-    try:
-        await cluster.start()
-        yield cluster
-    except DeviceError:
-        restore = False
-        raise
-    finally:
-        await cluster.close(restore)
-        journal.close()
+    async with sources(config, client) as beside:
+        journal = Journal(config.journal)
+        cluster = SlurmCluster(config, SlurmLink(config, client), beside, journal)
+        restore = True
+        try:
+            await cluster.start()
+            yield cluster
+        except DeviceError:
+            restore = False
+            raise
+        finally:
+            await cluster.close(restore)
+            journal.close()
 
 
 ADAPTER = Adapter(SlurmConfig, connect)

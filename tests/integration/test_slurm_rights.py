@@ -52,7 +52,7 @@ async def test_the_token_speaks(server: SlurmServer, commands: str, monkeypatch:
     with pytest.raises(Denied):
         await SlurmCommands(commands, server.conf, 5.0).comment(job, "ours")
     able = SlurmCommands(commands, server.conf, 5.0, server.token_file())
-    assert [(found.id, found.state) for found in await able.jobs()] == [(job, "RUNNING")]
+    assert (job, "RUNNING") in [(found.id, found.state) for found in await able.jobs()]
     await able.comment(job, "ours", 9)
     await able.signal_scripts((job,), "STOP")
     server.wait(job, "STOPPED")

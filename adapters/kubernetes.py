@@ -134,12 +134,13 @@ class KubernetesCluster:
         return [*now.troubles, *forbidden, *left_alone(now)]
 
     async def _enforce(self, budget_w: float) -> tuple[Curtailment, Report]:
-        report = Report()
-        plan = _NOTHING
+        problems: list[str] = []
         for _ in range(_TRIES):
             now = await self._look()
             plan = self._planner.plan(now.workload, budget_w, asyncio.get_running_loop().time())
             report = await self._control.carry_out(plan, now, rests=self._alone)
+            report.problems[:0] = problems
+            problems = report.problems
             if not report.failed or report.unreachable:
                 break
         self._trouble = "; ".join(report.problems)
@@ -164,7 +165,7 @@ class KubernetesCluster:
             *report.problems,
         ]
         detail += [f"{left} pods of paused work still run"] if left else []
-        if touched and expected_w - budget_w > 1.0:
+        if expected_w - budget_w > 1.0:
             return Applied(expected_w, "; ".join([*detail, f"short by {expected_w - budget_w:.0f} W"]))
         return Applied(budget_w, "; ".join(detail))
 

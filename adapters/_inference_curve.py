@@ -94,7 +94,10 @@ def expected_s(curve: Curve, load_per_s: float, latency_s: float, then_per_s: fl
 
 def doubt_frac(curve: Curve, load_per_s: float, latency_s: float) -> float:
     """Return how little is known of the slope at a load, as a part of not knowing anything. [0-1]"""
-    return _slope(curve, load_per_s, 1.0 / latency_s)[1] / DOUBT_FRAC if load_per_s > 0.0 else 1.0
+    if load_per_s <= 0.0 or latency_s <= 0.0 or math.isinf(latency_s):
+        return 1.0
+    slope, doubt = _slope(curve, load_per_s, 1.0 / latency_s)
+    return min(1.0, doubt / max(-slope, doubt) * GUESS_FRAC / DOUBT_FRAC)
 
 
 def _slope(curve: Curve, load_per_s: float, speed_per_s: float) -> tuple[float, float]:

@@ -23,6 +23,8 @@ COME_BACK_FRAC = 0.25
 FULL_CACHE_FRAC = 0.9
 """A key-value cache fuller than this throws requests out and begins them again."""
 FULL_BATCH_FRAC = 0.9
+LEFT_FRAC = 0.5
+"""Replicas come back when less than this part of the headroom is left."""
 LATELY_FRAC = 1.0 / 3.0
 """The last part of a window, in which a rise shows first."""
 SURE_SIGMAS = 2.5
@@ -145,8 +147,8 @@ def _pressed(state: State, seen: Seen, config: InferenceConfig) -> State | None:
         more = seen.present + math.ceil(COME_BACK_FRAC * seen.present)
         needed = _needed(state, seen, config, _ahead_per_s(state, seen, config))
         return replace(held, floor=max(more, needed), why=said)
-    ahead_per_s = _ahead_per_s(state, seen, config)
-    needed = _needed(state, seen, config, ahead_per_s) if ahead_per_s > state.loads[-1][1] else 0
+    left_frac = LEFT_FRAC * _headroom_frac(state, seen, config)
+    needed = _needed(state, seen, config, _ahead_per_s(state, seen, config) * (1.0 + left_frac))
     if needed > seen.present:
         return replace(held, floor=needed, why=f"the load is rising: {needed} replicas")
     return None
@@ -160,18 +162,31 @@ def _now_s(seen: Seen, name: Latency) -> float:
 
 def _ahead_per_s(state: State, seen: Seen, config: InferenceConfig) -> float:
     """Return the load when a replica that is asked for now begins to serve. [tokens/s]"""
-    load_per_s = state.loads[-1][1]
-    part_s = config.window_s * LATELY_FRAC
-    before = [per_s for at_s, per_s in state.asked if at_s <= seen.at_s - part_s + 1e-6]
-    if not before:
-        return load_per_s
-    rise_per_s = seen.lately_per_s - sum(before) / len(before)
-    noise_frac = SURE_SIGMAS * math.sqrt(
-        (1.0 + part_s / (part_s + config.period_s * len(before))) / max(seen.lately, 1)
-    )
-    if rise_per_s <= noise_frac * seen.lately_per_s:
-        return load_per_s
-    return max(load_per_s, seen.lately_per_s + rise_per_s * (config.start_s + 0.5 * part_s) / config.window_s)
+    part_s = LATELY_FRAC * config.window_s
+    lately_per_s = _risen_per_s(state, seen, config, _Count(seen.lately_per_s, seen.lately, part_s))
+    all_per_s = _risen_per_s(state, seen, config, _Count(seen.asked_per_s, seen.started, config.window_s))
+    return max(state.loads[-1][1], lately_per_s, all_per_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    """The load of the requests that came within a time."""
+
+    load_per_s: float
+    requests: int
+    over_s: float
+
+
+def _risen_per_s(state: State, seen: Seen, config: InferenceConfig, now: _Count) -> float:
+    """Return where a rise that is more than chance will have led when a replica can serve, 0 without one. [tokens/s]"""
+    before = [per_s for at_s, per_s in state.asked if at_s <= seen.at_s - now.over_s + 1e-6]
+    if not before or not now.requests:
+        return 0.0
+    rise_per_s = now.load_per_s - sum(before) / len(before)
+    chance = math.sqrt((1.0 + now.over_s / (now.over_s + config.period_s * len(before))) / now.requests)
+    if rise_per_s <= SURE_SIGMAS * chance * now.load_per_s:
+        return 0.0
+    return now.load_per_s + rise_per_s * (config.start_s + 0.5 * now.over_s) / config.window_s
 
 
 def _lowered(state: State, seen: Seen, config: InferenceConfig) -> State:

@@ -87,7 +87,8 @@ class Page:
 
 def parse(text: str, content_type: str = "") -> Page:
     """Return what a page says. Raises Garbled when it is not a page of vLLM or SGLang."""
-    lines = [line for line in text.splitlines() if _is_wanted(line)]
+    dropped = _superseded(text)
+    lines = [line for line in text.splitlines() if _is_wanted(line) and not (dropped and line.startswith(dropped))]
     if not lines:
         raise Garbled("metrics of neither vLLM nor SGLang")
     families = open_families if "openmetrics" in content_type else text_families
@@ -96,6 +97,12 @@ def parse(text: str, content_type: str = "") -> Page:
         return _page(families(body))
     except (ValueError, KeyError) as error:
         raise Garbled(f"metrics that cannot be read: {error}") from error
+
+
+def _superseded(text: str) -> tuple[str, ...]:
+    """Return the old names of histograms that the page has under a new name too."""
+    told = [[name for name in names if f"\n{name}_bucket" in text] for names in HISTOGRAMS.values()]
+    return tuple(name for names in told for name in names[1:])
 
 
 def _is_wanted(line: str) -> bool:

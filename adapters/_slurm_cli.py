@@ -8,10 +8,11 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
-from adapters._slurm_jobs import PENDING, Job, Node, expand, gpus_in, is_held, is_on, watts
-from adapters._slurm_rest import Denied, JobGone, read_token
+from adapters._slurm_jobs import PENDING, Job, Node, Reservation, expand, gpus_in, is_held, is_on, watts
+from adapters._slurm_rest import RESERVE, Denied, JobGone, read_token
 from vppd.errors import Garbled, Refused, Unreachable
 
 # id, state, reason, partition, user, QOS, nodes, CPUs, GRES per node, limit, priority, comment
@@ -39,6 +40,7 @@ class SlurmCommands:
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith(_CHOICES)}
         if slurm_conf:
             self._environment["SLURM_CONF"] = str(slurm_conf)
+        self._environment |= {"TZ": "UTC", "SLURM_TIME_FORMAT": "standard"}
         self._timeout_s = timeout_s
         self._token_file = token_file
 
@@ -88,6 +90,26 @@ class SlurmCommands:
     async def set_partition(self, name: str, state: str) -> None:
         """Set a partition UP or DOWN. Raises Unreachable or Refused."""
         await self._run("scontrol", "update", f"PartitionName={name}", f"State={state}")
+
+    async def reservations(self) -> list[Reservation]:
+        """Return every reservation. Raises Unreachable, Refused or Garbled."""
+        text = await self._run("scontrol", "--all", "--oneliner", "show", "reservations")
+        return [_reservation(line) for line in text.splitlines() if line.startswith("ReservationName=")]
+
+    async def reserve(self, wanted: Reservation, user_name: str, exists: bool) -> None:
+        """Create a reservation, or change its nodes. Raises Unreachable or Refused."""
+        name, nodes = f"ReservationName={wanted.name}", f"Nodes={','.join(wanted.nodes)}"
+        if exists:
+            await self._run("scontrol", "update", name, nodes)
+            return
+        span = (f"StartTime={_clock(wanted.start)}", f"EndTime={_clock(wanted.end)}")
+        await self._run(
+            "scontrol", "create", "reservation", name, *span, nodes, f"Users={user_name}", f"Flags={','.join(RESERVE)}"
+        )
+
+    async def unreserve(self, name: str) -> None:
+        """Delete a reservation. Raises Unreachable or Refused."""
+        await self._run("scontrol", "delete", f"ReservationName={name}")
 
     async def token(self, user_name: str, life_s: int) -> str:
         """Return a new token for slurmrestd. Raises Unreachable or Refused."""
@@ -191,6 +213,21 @@ def _node(line: str) -> Node:
         power_w=watts(int(draw)) if draw.isdecimal() else None,
         on=is_on(tuple(said.get("State", "").split("+"))),
     )
+
+
+def _reservation(line: str) -> Reservation:
+    said = dict(re.findall(r"(\w+)=(\S*)", line))
+    try:
+        start, end = (datetime.fromisoformat(said[key]).replace(tzinfo=UTC) for key in ("StartTime", "EndTime"))
+        nodes = tuple(expand(_or_nothing(said.get("Nodes", ""))))
+    except (KeyError, ValueError) as error:
+        raise Garbled(f"a reservation scontrol describes makes no sense: {error!r}") from error
+    return Reservation(said["ReservationName"], start, end, nodes)
+
+
+def _clock(at: datetime) -> str:
+    """Return a time as scontrol takes it, in UTC like everything in our environment; whole seconds."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _or_nothing(text: str) -> str:

@@ -86,6 +86,8 @@ class SlurmConfig(BaseModel):
     """Restoring all jobs takes no longer than this by staggering."""
     orphan_lease_s: Positive = 30.0
     """Touched jobs of an earlier process go on after this time, when nobody has said what to do with them."""
+    reserve_for_awards: bool = False
+    """Keep nodes free for awarded windows by reservations in Slurm; takes the rights of an operator."""
     journal: Path | None = None
     """What was touched, on disk; without it only the marks in the jobs' comments tell, and those of users are believed."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from vppd.errors import Garbled
@@ -92,6 +93,17 @@ class Node:
     """Not powered down."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Nodes kept free for a span of time."""
+
+    name: str
+    start: datetime
+    end: datetime
+    """Both aware UTC."""
+    nodes: tuple[str, ...]
+
+
 def job_from_json(body: Json) -> Job:
     """Return a job out of slurmrestd's words, v0.0.38 and later. Raises Garbled."""
     try:
@@ -130,6 +142,15 @@ def node_from_json(body: Json) -> Node:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Garbled(f"a node slurmrestd describes makes no sense: {error!r}") from error
+
+
+def reservation_from_json(body: Json) -> Reservation:
+    """Return a reservation out of slurmrestd's words. Raises Garbled."""
+    try:
+        start, end = (datetime.fromtimestamp(_number(body[key]) or 0, UTC) for key in ("start_time", "end_time"))
+        return Reservation(str(body["name"]), start, end, tuple(expand(body.get("node_list") or "")))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise Garbled(f"a reservation slurmrestd describes makes no sense: {error!r}") from error
 
 
 def tier_of(job: Job, default: int, qos_tier: Mapping[str, int], partition_tier: Mapping[str, int]) -> int:

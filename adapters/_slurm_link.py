@@ -12,7 +12,7 @@ import httpx
 
 from adapters._slurm_cli import SlurmCommands
 from adapters._slurm_config import SlurmConfig
-from adapters._slurm_jobs import Job, Node
+from adapters._slurm_jobs import Job, Node, Reservation
 from adapters._slurm_rest import JobGone, SlurmRest
 from vppd.errors import DeviceError, Refused, Unreachable
 
@@ -95,6 +95,24 @@ class SlurmLink:
         """Set a partition UP or DOWN. Raises Unreachable or Refused."""
         await self._sure_commands().set_partition(name, state)
 
+    async def reservations(self) -> list[Reservation]:
+        """Return every reservation. Raises Unreachable, Refused or Garbled."""
+        return await self._either(lambda rest: rest.reservations(), lambda commands: commands.reservations())
+
+    async def reserve(self, wanted: Reservation, user_name: str, exists: bool) -> None:
+        """Create a reservation, or change its nodes. Raises Unreachable or Refused."""
+        if self._rest is not None and (self._commands is None or await self._reserves(self._rest)):
+            await self._rest.reserve(wanted, user_name, exists)
+        else:
+            await self._sure_commands().reserve(wanted, user_name, exists)
+
+    async def unreserve(self, name: str) -> None:
+        """Delete a reservation. Raises Unreachable or Refused."""
+        if self._rest is not None and (self._commands is None or await self._reserves(self._rest)):
+            await self._rest.unreserve(name)
+        else:
+            await self._sure_commands().unreserve(name)
+
     async def renew_token(self) -> None:
         """Mint a new token, where that has been arranged. Raises Unreachable or Refused."""
         if self._rest is not None:
@@ -115,6 +133,13 @@ class SlurmLink:
                     raise
                 self._rest_again_s = asyncio.get_running_loop().time() + _REST_REST_S
         return await by_command(self._sure_commands())
+
+    @staticmethod
+    async def _reserves(rest: SlurmRest) -> bool:
+        try:
+            return await rest.reserves()
+        except Unreachable:
+            return False
 
     def _sure_commands(self) -> SlurmCommands:
         if self._commands is None:

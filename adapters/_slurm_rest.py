@@ -10,9 +10,11 @@ from typing import Any
 
 import httpx
 
-from adapters._slurm_jobs import Job, Json, Node, job_from_json, node_from_json
+from adapters._slurm_jobs import Job, Json, Node, Reservation, job_from_json, node_from_json, reservation_from_json
 from vppd.errors import Garbled, Refused, Unreachable
 
+RESERVE = ("MAINT", "IGNORE_JOBS", "FLEX")
+"""Flags of a reservation: jobs that run already go on, and reservations of others may lie on the same nodes."""
 OLDEST, NEWEST = 38, 46
 _VERSION = re.compile(r"/slurm/v0\.0\.(\d+)/jobs/?$")
 _NO_SUCH_JOB = (2017, 2021, 2084)
@@ -57,6 +59,7 @@ class SlurmRest:
         self._read_at = (0, 0)
         self._path = ""
         self._signal_flags: tuple[str, ...] = ("",)
+        self._reserves = False
 
     async def jobs(self) -> list[Job]:
         """Return every job. Raises Unreachable, Refused or Garbled."""
@@ -65,6 +68,29 @@ class SlurmRest:
     async def nodes(self) -> list[Node]:
         """Return every node. Raises Unreachable, Refused or Garbled."""
         return [node_from_json(body) for body in _rows(await self._ask("GET", "/nodes"), "nodes")]
+
+    async def reservations(self) -> list[Reservation]:
+        """Return every reservation. Raises Unreachable, Refused or Garbled."""
+        rows = _rows(await self._ask("GET", "/reservations"), "reservations")
+        return [reservation_from_json(body) for body in rows]
+
+    async def reserves(self) -> bool:
+        """Say whether this version can write reservations: v0.0.43 on. Raises Unreachable, Refused or Garbled."""
+        await self._negotiated()
+        return self._reserves
+
+    async def reserve(self, wanted: Reservation, user_name: str, exists: bool) -> None:
+        """Create a reservation, or change its nodes. Raises Unreachable or Refused."""
+        body: dict[str, Any] = {"name": wanted.name, "node_list": list(wanted.nodes)}
+        if not exists:
+            span = {"start_time": wanted.start, "end_time": wanted.end}
+            body |= {key: {"set": True, "number": round(at.timestamp())} for key, at in span.items()}
+            body |= {"users": [user_name], "flags": list(RESERVE)}
+        await self._ask("POST", "/reservation", json=body)
+
+    async def unreserve(self, name: str) -> None:
+        """Delete a reservation. Raises Unreachable or Refused."""
+        await self._ask("DELETE", f"/reservation/{name}")
 
     async def update(self, job_id: int, body: Json) -> None:
         """Change a job. Raises JobGone or another DeviceError."""
@@ -145,6 +171,7 @@ class SlurmRest:
             raise Refused(f"slurmrestd speaks {sorted(found)}, this adapter v0.0.{OLDEST} to v0.0.{NEWEST}")
         path = f"/slurm/v0.0.{max(known)}"
         self._signal_flags = ("", "FULL_JOB") if _takes_flags(paths, path) else ("",)
+        self._reserves = "post" in paths.get(f"{path}/reservation", {})
         self._path = path
 
 

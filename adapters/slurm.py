@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -24,11 +24,12 @@ from adapters._slurm_journal import Journal
 from adapters._slurm_link import SlurmLink
 from adapters._slurm_plan import Plan, plan, shed_first, sheddable
 from adapters._slurm_power import Picture, in_scope, picture
+from adapters._slurm_reserve import Reservations
 from adapters._slurm_sources import Sources, sources
 from adapters._slurm_workload import as_plan, workload
 from vppd.errors import DeviceError, Garbled, Refused, Unreachable
 from vppd.model import Applied, Sample, Setpoint
-from vppd.ports import Adapter, Planner
+from vppd.ports import Adapter, Planner, Window
 
 TEND_S = 1.0
 _CLOSE_S = 10.0
@@ -36,7 +37,7 @@ _NOTHING = Plan(frozenset())
 
 
 class SlurmCluster:
-    """One cluster, or some of its partitions. Polled, Controllable and Plannable."""
+    """One cluster, or some of its partitions. Polled, Controllable, Plannable and Reservable."""
 
     def __init__(self, config: SlurmConfig, link: SlurmLink, beside: Sources, journal: Journal) -> None:
         self._config = config
@@ -46,6 +47,7 @@ class SlurmCluster:
         self._journal = journal
         self._planner: Planner | None = None
         self._control = Control(config, link, capping, journal)
+        self._reservations = Reservations(config, link)
         self._turn = asyncio.Lock()
         self._trouble = ""
         self._token_due_s = asyncio.get_running_loop().time() + config.token_life_s / 2.0
@@ -71,6 +73,20 @@ class SlurmCluster:
     def plan_with(self, planner: Planner) -> None:
         """Let this planner choose from now on, within what this adapter guards; without one the tiers alone decide."""
         self._planner = planner
+
+    async def reserve(self, windows: Sequence[Window]) -> tuple[Applied, ...]:
+        """Keep nodes free in these windows and no others [W]; without ``reserve_for_awards`` nothing is done.
+
+        For whoever knows the awards (ports.Reservable); reservations outlive this process, and Slurm removes them when they are over.
+        Raises Unreachable, Refused or Garbled.
+        """
+        if not self._config.reserve_for_awards:
+            return tuple(Applied(None, "reserve_for_awards is false") for _ in windows)
+        async with self._turn:
+            jobs, nodes = await self._link.look()
+            now_s, held = asyncio.get_running_loop().time(), self._control.held
+            now = picture(self._config, jobs, nodes, held, {}, now_s)
+            return await self._reservations.keep(windows, now, nodes)
 
     async def apply(self, setpoint: Setpoint) -> Applied:
         """Keep the draw within ``setpoint.power_w`` for as long as the lease runs. Raises Unreachable (outcome unknown) or Refused."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel
@@ -64,6 +65,29 @@ class Plannable(Protocol):
 
     def plan_with(self, planner: Planner) -> None:
         """Use this planner from now on; without one the adapter goes by tier alone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A span of time, half open and in aware UTC, in which power is to be kept free."""
+
+    start: datetime
+    end: datetime
+    power_w: float
+    """What is not to be drawn that might be. [W, >= 0]"""
+
+
+@runtime_checkable
+class Reservable(Protocol):
+    """A cluster whose scheduler can be told of a window ahead, so that no long job starts into it."""
+
+    async def reserve(self, windows: Sequence[Window]) -> tuple[Applied, ...]:
+        """Keep power free in these windows and no others, and return for each how much is [W, >= 0]; idempotent, also over restarts.
+
+        For whoever knows the awards: to be called with all of them that are not over when one comes or goes, and after a
+        connection. Raises Unreachable, Refused or Garbled.
+        """
         ...
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from tests.servers.slurm import SlurmServer, running_slurm, until
 from tests.support import ROOT
 from vppd.errors import Refused, Unreachable
 from vppd.model import Setpoint
+from vppd.ports import Window
 
 pytestmark = [pytest.mark.integration]
 IDLE_W, CPU_W, NODES, CPUS = 100.0, 100.0, 2, 4
@@ -34,6 +37,7 @@ import asyncio, sys
 from adapters._slurm_config import SlurmConfig
 from adapters.slurm import connect
 from vppd.model import Setpoint
+from vppd.ports import Window
 async def main():
     async with connect(SlurmConfig.model_validate_json(sys.argv[1])) as cluster:
         applied = await cluster.apply(Setpoint("hall", float(sys.argv[2]), 60.0))
@@ -268,6 +272,37 @@ async def test_tokens(server: SlurmServer, config: SlurmConfig, tmp_path: Path) 
     minted: dict[str, Any] = {"token_file": None, "renew_token": True}
     async with connect(config.model_copy(update=minted)) as cluster:
         assert (await cluster.read()).power_w == NODES * IDLE_W
+
+
+async def test_a_reserved_window_is_not_run_into(load: Load, config: SlurmConfig) -> None:
+    """A job that would last into an awarded window does not start on the nodes kept free for it, a short one does; others go on.
+
+    The reservation outlives the process, follows the award, and goes with it.
+    """
+    start = datetime.now(UTC) + timedelta(minutes=20)
+    award = Window(start, start + timedelta(hours=1), CPUS * CPU_W)
+    server, options = load.server, ("-N2", "--comment=vpp:tier=0")
+    running = server.submit("sleep 60", "-t", "60", "--comment=vpp:tier=3", "-w", "node1")
+    server.wait(running, "RUNNING")
+    reserving = config.model_copy(update={"reserve_for_awards": True})
+    async with connect(reserving) as cluster:
+        (kept,) = await cluster.reserve([award])
+        assert kept.power_w == CPUS * CPU_W
+    (name,) = re.findall(r"ReservationName=(vppd-\S+) ", server.run("scontrol", "-o", "show", "reservations"))
+    long = server.submit("sleep 1", "-t", "60", *options)
+    short = server.submit("sleep 1", "-t", "2", *options)
+    await asyncio.to_thread(server.wait, short, "COMPLETED")
+    assert server.state(long) == "PENDING"
+    assert server.state(running) == "RUNNING"
+    async with connect(reserving) as cluster:
+        await cluster.reserve([award])
+        assert server.run("scontrol", "-o", "show", "reservations").count("ReservationName") == 1
+        await cluster.reserve([replace(award, power_w=2 * CPUS * CPU_W)])
+        assert "NodeCnt=2" in server.run("scontrol", "-o", "show", "reservation", name)
+        assert server.state(long) == "PENDING"
+        await cluster.reserve([])
+    assert server.run("scontrol", "-o", "show", "reservations") == "No reservations in the system"
+    await asyncio.to_thread(server.wait, long, "COMPLETED")
 
 
 def test_how_fast(load: Load, config: SlurmConfig) -> None:

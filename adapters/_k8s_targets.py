@@ -166,12 +166,12 @@ class _Builder:
         written = note.wrote.get(REPLICAS) if note else None
         # An autoscaler may well go below what we wrote; whoever goes above, or has no autoscaler, decided otherwise.
         overridden = note is not None and count != written and not (scalers and count < int(written or 0))
-        was = int(note.was.get(REPLICAS) or 1) if note and not overridden else count
+        if note is not None and overridden:
+            return self._left(thing, thing, pods, int(note.was.get(REPLICAS) or 1), count)
+        was = int(note.was.get(REPLICAS) or 1) if note else count
         if was == 0:
-            return None if note is None else self._left(thing, thing, pods)
-        load = noted(note.load) if note and not overridden else load_of(pod for pod in pods if not pod.ending)
-        if overridden:
-            return self._left(thing, thing, pods)
+            return None
+        load = noted(note.load) if note else load_of(pod for pod in pods if not pod.ending)
         tier = self.tier(thing)
         kept = math.ceil((1.0 - TOLERANCE_FRAC[tier]) * was - 1e-6) if self.rules.alone else 0
         least = min(max(self.least(thing, scalers), self.rules.floor(thing, was), kept), was)
@@ -252,10 +252,11 @@ class _Builder:
 
     # ---- both ------------------------------------------------------------------------------------------------------
 
-    def _left(self, thing: Thing, where: Thing, pods: tuple[Pod, ...]) -> Target:
-        """Return a target whose fields somebody else has changed while we held it."""
-        load = load_of(pod for pod in pods if not pod.ending)
-        job = Job(thing.key, self.tier(thing), load.power_w(self.config), gpus=load.weight)
+    def _left(self, thing: Thing, where: Thing, pods: tuple[Pod, ...], was: int = 1, count: int = 1) -> Target:
+        """Return a target whose fields somebody else has changed while we held it: it draws as much as is theirs to say."""
+        note = held(where)
+        load = noted(note.load) if note else Load()
+        job = Job(thing.key, self.tier(thing), load.power_w(self.config) * count / was, gpus=load.weight)
         return Target(thing, where, job.tier, job, load, pods, self.autoscalers(thing), overridden=True)
 
     def number(self, thing: Thing, annotation: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import struct
@@ -23,7 +24,8 @@ def compiled(folder: Path) -> Path:
     """Return the folder with the library; skip where there is no C compiler (fail where CI=true)."""
     compiler = require("gcc", "the stand-in for NVIDIA's library is written in C")
     library = folder / "libnvidia-ml.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, SOURCE], check=True)
+    options = ["-shared", "-fPIC", "-O1", "-Wall", "-Werror", f"-Wl,-soname,{library.name}"]
+    subprocess.run([compiler, *options, "-o", library, SOURCE], check=True)
     return folder
 
 
@@ -37,6 +39,7 @@ class Stub:
 
     def __init__(self, folder: Path, library: Path, gpus: int = 8, demand_w: float = 650.0) -> None:
         self.path, self._library = folder / "gpus", library
+        self.more_environment: dict[str, str] = {}
         self.path.write_bytes(bytes(_HEAD.size + _MOST * _GPU.size))
         with self.path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 0)
@@ -50,10 +53,15 @@ class Stub:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._map.close()
 
+    def load(self) -> None:
+        """Let this very process find these GPUs: a library that is loaded already is taken by its name."""
+        ctypes.CDLL(str(self._library / "libnvidia-ml.so.1"))
+
     @property
     def environment(self) -> dict[str, str]:
         """What a process needs to find these GPUs."""
-        return {**os.environ, "LD_LIBRARY_PATH": str(self._library), "VPPD_STUB_NVML": str(self.path)}
+        own = {"LD_LIBRARY_PATH": str(self._library), "VPPD_STUB_NVML": str(self.path)}
+        return os.environ | own | self.more_environment
 
     @property
     def limits_w(self) -> list[float]:
@@ -72,3 +80,7 @@ class Stub:
     def stall(self, for_s: float) -> None:
         """Let every slow call of the driver take this long. [s]"""
         struct.pack_into("<I", self._map, 4, round(for_s * 1000))
+
+    def offer_no_energy(self) -> None:
+        """Let the driver have no energy counter."""
+        struct.pack_into("<I", self._map, 8, 1)

@@ -40,6 +40,8 @@ def restore(path: Path = DEFAULT_CONFIG) -> None:
     could not be put back, Refused while an agent runs, Garbled when the file of limits makes no sense.
     """
     folder, powercap, clocks = _where(path)
+    if not folder.is_dir():
+        return  # no agent has ever run from here
     with alone(folder):
         file = PriorFile(folder, boot_id())
         names = set(file.load())

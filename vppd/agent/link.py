@@ -62,7 +62,7 @@ class Link:
         self._broker, self._topics = broker, topics
         self._on_command, self._on_up, self._mono_s, self._chance = on_command, on_up, mono_s, chance
         self._tls = _tls(broker)
-        self._client: aiomqtt.Client | None = None
+        self._client: _Client | None = None
         self._waiting: asyncio.Queue[Said] = asyncio.Queue()
         self._told_lost = False
 
@@ -124,7 +124,7 @@ class Link:
                 await _cancelled(speaking)
             await _leave(client)
 
-    async def _listen(self, client: aiomqtt.Client, speaking: asyncio.Task[None]) -> None:
+    async def _listen(self, client: _Client, speaking: asyncio.Task[None]) -> None:
         """Hand on the commands until the link, or speaking, fails."""
         hearing = asyncio.create_task(self._hear(client))
         try:
@@ -134,19 +134,19 @@ class Link:
         finally:
             await _cancelled(hearing)
 
-    async def _hear(self, client: aiomqtt.Client) -> None:
+    async def _hear(self, client: _Client) -> None:
         async for message in client.messages:
             payload = message.payload
             if isinstance(payload, bytes | bytearray):
                 self._on_command(bytes(payload[: LONGEST_PAYLOAD + 1]), bool(message.retain))
         raise Unreachable("the broker has ended the link")
 
-    async def _speak(self, client: aiomqtt.Client) -> None:
+    async def _speak(self, client: _Client) -> None:
         while True:
             message = await self._waiting.get()
             await self._in_time(_publish(client, message), f"to {message.topic}")
 
-    async def _subscribe(self, client: aiomqtt.Client) -> None:
+    async def _subscribe(self, client: _Client) -> None:
         v5 = self._broker.protocol == "5"
         # retained-as-published: the only way to see the retain flag of a command that arrives while we listen
         options = SubscribeOptions(1, retainAsPublished=True) if v5 else None
@@ -165,7 +165,7 @@ class Link:
         except TimeoutError as error:
             raise Unreachable(f"no answer {what} within {self._broker.ack_timeout_s:g} s") from error
 
-    def _new_client(self) -> aiomqtt.Client:
+    def _new_client(self) -> _Client:
         broker, topics = self._broker, self._topics
         v5 = broker.protocol == "5"
         version: dict[str, Any] = (
@@ -173,7 +173,7 @@ class Link:
             if v5
             else {"protocol": aiomqtt.ProtocolVersion.V311, "clean_session": True}
         )
-        client = aiomqtt.Client(
+        client = _Client(
             broker.host,
             broker.port,
             identifier=broker.client_id or f"vppd-agent-{topics.site}-{topics.node}",
@@ -189,8 +189,21 @@ class Link:
         return client
 
 
-async def _publish(client: aiomqtt.Client, message: Said) -> None:
+class _Client(aiomqtt.Client):
+    """aiomqtt's client, but telling what a PUBACK said: a node whose name is not its certificate's must notice."""
+
+    refusal = ""
+
+    def _on_publish(self, client: paho.Client, userdata: Any, mid: int, code: ReasonCode, properties: Any) -> None:
+        if code.is_failure:
+            self.refusal = str(code)
+        super()._on_publish(client, userdata, mid, code, properties)
+
+
+async def _publish(client: _Client, message: Said) -> None:
     await client.publish(message.topic, message.payload, message.qos, message.retain, timeout=math.inf)
+    if client.refusal:
+        raise Refused(f"the broker refuses {message.topic}: {client.refusal}")
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

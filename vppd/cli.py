@@ -1,4 +1,4 @@
-"""The command line: run, agent, demo, check, status, orders, release, resume, adapters, products, replay, schedule."""
+"""The command line: run, agent, demo, check, status, orders, why, release, resume, adapters, products, replay, schedule."""
 
 from __future__ import annotations
 

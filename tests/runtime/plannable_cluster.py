@@ -39,6 +39,11 @@ class Truth:
     slows_frac: Callable[[float], float] = slow_down_frac
     deaf: bool = False
     """Does nothing it is told."""
+    parts: int = 0
+    """Replicas: levels are rounded down to whole ones; 0: any level."""
+    lag_s: int = 0
+    """What it is told happens so much later. [s]"""
+    told: list[tuple[float, bool]] = field(default_factory=list)
     level_frac: float = 1.0
     paused: bool = False
     restarting_s: float = 0.0
@@ -57,10 +62,15 @@ class Truth:
             self.restarting_s = max(self.restarting_s - dt_s, 0.0)
         self.lost_s.append(lost * dt_s)
 
-    def obey(self, level_frac: float, paused: bool) -> None:
-        """Take a level and a pause."""
-        if self.deaf:
-            return
+    def hear(self, level_frac: float, paused: bool) -> None:
+        """Be told a level or a pause, once a second."""
+        self.told.append((level_frac, paused))
+        if not self.deaf and len(self.told) > self.lag_s:
+            self._obey(*self.told[-1 - self.lag_s])
+
+    def _obey(self, level_frac: float, paused: bool) -> None:
+        if self.parts:
+            level_frac = np.floor(level_frac * self.parts + 1e-9) / self.parts
         if self.paused and not paused:
             self.restarting_s = self.job.restart_s
         self.level_frac, self.paused = level_frac, paused
@@ -104,10 +114,10 @@ class Cluster:
         for second in range(lasts_s):
             if second % self.every_s == 0:
                 limit_w = budget_w(self.now_s) if callable(budget_w) else budget_w
-                answer = planner.plan(self.look(), limit_w, self.now_s)
-                self.answers.append(answer)
-                for job_id, truth in self.jobs.items():
-                    truth.obey(answer.level_frac.get(job_id, 1.0), job_id in answer.paused)
+                self.answers.append(planner.plan(self.look(), limit_w, self.now_s))
+            answer = self.answers[-1]
+            for job_id, truth in self.jobs.items():
+                truth.hear(answer.level_frac.get(job_id, 1.0), job_id in answer.paused)
             self.power_w.append(self.look().power_w)
             for truth in self.jobs.values():
                 truth.live(1.0)

@@ -5,15 +5,16 @@ Everything is told as a part of a job's own full power, so that jobs of one clas
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from types import MappingProxyType
 
 import numpy as np
 
 from vppd.core.curves import PRIOR_FLOOR_FRAC, PRIOR_SHAPE, Curves, tables
 from vppd.core.learn import Learned, believed
-from vppd.snapshot import Floats
+from vppd.snapshot import Bools, Floats
 from vppd.workload import Job, Knob
 
 RIGID = 0
@@ -33,6 +34,8 @@ class Classes:
     learned: Learned
     curves: Curves
     """As they look now."""
+    has_knob: Bools
+    """(c,)"""
 
     def grown(self, keys: Iterable[Key]) -> Classes:
         """Return classes that know these keys too, with nothing learnt of the new ones."""
@@ -43,7 +46,7 @@ class Classes:
 
     def taught(self, learned: Learned) -> Classes:
         """Return the classes after further observations."""
-        return Classes(self.row, learned, learned.curves())
+        return replace(self, learned=learned, curves=learned.curves())
 
 
 def classes() -> Classes:
@@ -51,12 +54,10 @@ def classes() -> Classes:
     return _of({_RIGID_KEY: RIGID}, None)
 
 
-def key_of(job: Job) -> Key:
-    """Return the class of a job; one without a knob is charged by the prior where somebody slows it all the same."""
-    return (job.knob.value if job.knob is not Knob.NONE else Knob.CAP.value, job.family, job.curve)
+key_of: Callable[[Job], Key] = attrgetter("knob", "family", "curve")
+"""Returns the class of a job; one without a knob is charged by the prior where somebody slows it all the same."""
 
-
-_RIGID_KEY: Key = (Knob.NONE.value, "", ())
+_RIGID_KEY: Key = ("rigid", "", ())
 
 
 def _of(row: dict[Key, int], before: Learned | None) -> Classes:
@@ -70,7 +71,8 @@ def _of(row: dict[Key, int], before: Learned | None) -> Classes:
             _padded(before.throughput_weight, prior),
             _padded(before.throughput_error_frac, prior),
         )
-    return Classes(MappingProxyType(row), learned, learned.curves())
+    has_knob = np.asarray([knob != Knob.NONE for knob, _, _ in row])
+    return Classes(MappingProxyType(row), learned, learned.curves(), has_knob)
 
 
 def _table(key: Key) -> tuple[list[float], list[float], list[float], float]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from vppd.core.accounts import Accounts, allowed_s
+from vppd.core.books import STEPS_PER_WINDOW
 from vppd.core.curtail import Jobs, State
 from vppd.core.curves import Curves
 from vppd.core.shed import NO_PAUSE, Ask, relax
 from vppd.model import TIERS
 from vppd.snapshot import Floats
 
+SURE_FRAC = 0.97
+"""Of what an account bears: levels are rounded downwards, and what was decided lasts a moment longer. [0-1]"""
 _LOOKS = 6
 """Times within the horizon at which the accounts are looked at."""
 
@@ -37,24 +40,30 @@ def sheddable_w(
 
 
 def _by_tier(jobs: Jobs, capped_w: Floats, pause_saved_w: Floats, share: Floats, only: Floats) -> tuple[float, ...]:
-    """Return caps and pauses together: either beside a cap, or from an uncapped job where that frees more. [W]"""
+    """Return what each tier frees: by caps and pauses for all of the time, or by pauses in turns where that is more. [W]
+
+    Jobs under caps that relieve one another in pauses free a little more, at the edge of every account: not counted on.
+    """
     watts = jobs.gpus * jobs.watt_factor
-    beside_w = capped_w + share * np.maximum(pause_saved_w - capped_w, 0.0)
-    alone_w = only * pause_saved_w
+    cap_w, pause_w = watts * capped_w, watts * pause_saved_w
     found = []
     for tier in range(TIERS):
         mine = (jobs.tier == tier) & (tier > 0)
-        parts = mine & (np.maximum(share, only) > 0.0) & (np.maximum(share, only) < 1.0)
-        sure_w = float((watts * capped_w)[mine].sum())
-        most_w = float((watts * np.maximum(beside_w, alone_w))[mine].sum())
-        each_w = (watts * pause_saved_w - watts * capped_w)[parts]
-        turns_w = (
-            np.floor(np.maximum(share, only)[parts].sum() + 1e-6) * float(each_w.min(initial=np.inf))
-            if len(each_w)
-            else 0.0
-        )
-        found.append(max(sure_w + turns_w, most_w - float((watts * pause_saved_w)[parts].max(initial=0.0))))
+        beside_w = np.where(share >= 1.0, np.maximum(pause_w, cap_w), cap_w)[mine].sum()
+        found.append(max(float(beside_w), _in_turns_w(only[mine], pause_w[mine])))
     return tuple(found)
+
+
+def _in_turns_w(share: Floats, each_w: Floats) -> float:
+    """Return what is freed at every moment by jobs that pause for a share of the time each. [W]"""
+    whole = share >= 1.0
+    part, part_w = share[~whole], each_w[~whole]
+    turning = part > 0.0
+    if not turning.any():
+        return float(each_w[whole].sum())
+    rounds_w = np.floor(part.sum() + 1e-6) * part_w[turning].min()
+    most_w = (part * part_w).sum() - part_w[turning].max()
+    return float(each_w[whole].sum() + max(rounds_w, most_w))
 
 
 def _affordable(jobs: Jobs, state: State, now_s: float, horizon_s: float) -> tuple[Floats, Floats]:
@@ -66,7 +75,8 @@ def _affordable(jobs: Jobs, state: State, now_s: float, horizon_s: float) -> tup
     for after_s in np.linspace(span_s / _LOOKS, span_s, _LOOKS).tolist():
         left_s = np.maximum(most_s - accounts.since_s(now_s + after_s - accounts.window_s), 0.0)
         rate = np.minimum(rate, left_s / after_s)
-    return np.minimum(rate, 1.0), left_s
+    # Books that put looks together count the whole of a step that a window begins in.
+    return np.minimum(rate * SURE_FRAC * STEPS_PER_WINDOW / (STEPS_PER_WINDOW + 1.0), 1.0), left_s
 
 
 def _pause_lost(jobs: Jobs, state: State, left_s: Floats, now_s: float, horizon_s: float, step_s: float) -> Floats:

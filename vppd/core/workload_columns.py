@@ -12,14 +12,19 @@ import numpy as np
 from vppd.core.classes import Classes, key_of
 from vppd.model import TIERS
 from vppd.snapshot import Bools, Floats, Ints
-from vppd.workload import Job, Knob
+from vppd.workload import Job
 
 _FIGURES = (
     "tier", "full_w", "kept_w", "gpus", "floor_frac", "level_frac", "pausable", "paused", "restart_s", "checkpoint_s",
     "least_run_s", "least_pause_s", "most_pause_s", "slack_s",
 )  # fmt: skip
 _LEAST_GPUS = 1e-3
-_figures_of = attrgetter(*_FIGURES)
+_figures_of, _id_of, _group_of, _power_of = (
+    attrgetter(*_FIGURES),
+    attrgetter("id"),
+    attrgetter("group"),
+    attrgetter("power_w"),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,26 +73,28 @@ class Columns:
 
 def columns_of(jobs: Sequence[Job], classes: Classes) -> tuple[Columns, Classes]:
     """Return the columns, and the classes grown by those met for the first time."""
-    keys = [key_of(job) for job in jobs]
-    classes = classes.grown(dict.fromkeys(keys))
-    row, n = classes.row, len(jobs)
+    n, keys = len(jobs), list(map(key_of, jobs))
+    rows = list(map(classes.row.get, keys))
+    if None in rows:
+        classes = classes.grown(keys)
+        rows = list(map(classes.row.get, keys))
+    kind = np.asarray(rows, dtype=np.int64)
+    groups = tuple(map(_group_of, jobs))
     table = np.fromiter(chain.from_iterable(map(_figures_of, jobs)), np.float64, n * len(_FIGURES))
     figure = dict(zip(_FIGURES, table.reshape(n, len(_FIGURES)).T.copy(), strict=True))
     tier = np.clip(figure["tier"], 0, TIERS - 1).astype(np.int64)
-    has_knob = np.fromiter((job.knob is not Knob.NONE for job in jobs), np.bool_, n)
-    power_w = np.fromiter((np.nan if job.power_w is None else job.power_w for job in jobs), np.float64, n)
     columns = Columns(
-        ids=tuple(job.id for job in jobs),
-        kind=np.fromiter((row[key] for key in keys), np.int64, n),
-        groups=tuple(job.group for job in jobs) if any(job.group for job in jobs) else None,
-        slowable=has_knob & (tier > 0) & (figure["floor_frac"] < 1.0),
+        ids=tuple(map(_id_of, jobs)),
+        kind=kind,
+        groups=groups if any(groups) else None,
+        slowable=classes.has_knob[kind] & (tier > 0) & (figure["floor_frac"] < 1.0),
         tier=tier,
         full_w=np.maximum(figure["full_w"], 0.0),
         kept_w=np.clip(figure["kept_w"], 0.0, np.maximum(figure["full_w"], 0.0)),
         gpus=np.maximum(figure["gpus"], _LEAST_GPUS),
         floor_frac=np.clip(figure["floor_frac"], 0.0, 1.0),
         level_frac=np.clip(figure["level_frac"], 0.0, 1.0),
-        power_w=power_w,
+        power_w=np.asarray(list(map(_power_of, jobs)), dtype=np.float64),  # None becomes NaN
         pausable=(figure["pausable"] > 0.0) & (tier > 0),
         paused=figure["paused"] > 0.0,
         **{name: figure[name] for name in _FIGURES[8:]},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import compress
 
 import numpy as np
 import structlog
@@ -128,9 +129,13 @@ class Curtailer:
         columns = self._look(workload, now_s)
         _, jobs, state = self._rows(columns, now_s)
         horizon_s = min(self._horizon_s() or DEFAULT_HORIZON_S, DEFAULT_HORIZON_S)
-        return sheddable_w(
-            self.classes.curves, jobs, state, now_s, max(horizon_s, self._terms.step_s), self._terms.step_s
-        )
+        step_s = self._terms.step_s
+        most_w = sheddable_w(self.classes.curves, jobs, state, now_s, max(horizon_s, step_s), step_s)
+        # The margin below a budget has to be shed too, so it cannot be counted on.
+        total_w, full_w = sum(most_w), workload.rest_w + float(columns.full_w.sum())
+        margin_frac = self._terms.margin_frac
+        sure_w = max(total_w - margin_frac * full_w, 0.0) / (1.0 - margin_frac)
+        return tuple(shed_w * sure_w / total_w if total_w > 0.0 else 0.0 for shed_w in most_w)
 
     def released(self) -> None:
         """Note that the cluster was given back: nothing that was found in force is in force any more."""
@@ -189,7 +194,7 @@ class Curtailer:
         would_w = rest_w + float(columns.would_draw_w(self.classes, kept.level_frac, kept.paused).sum())
         most_w = aim_w if self._ceiling is None else min(aim_w, self._ceiling.most_at_w(now_s))
         spare_w = min(most_w, full_w) - would_w
-        return -SAME_FRAC * full_w <= spare_w <= SPARE_FRAC * full_w
+        return -SAME_FRAC * full_w - kept.answer.short_w <= spare_w <= SPARE_FRAC * full_w
 
     def _anew(self, columns: Columns, workload: Workload, budget_w: float, aim_w: float, now_s: float) -> _Kept:
         gangs, jobs, state = self._rows(columns, now_s)
@@ -197,14 +202,19 @@ class Curtailer:
         horizon_s = max(self._horizon_s(), step_s)
         budget = ahead(self._ceiling, aim_w, workload.rest_w, now_s, horizon_s, step_s)
         found = plan(self.classes.curves, jobs, state, budget, now_s)
+        if (
+            budget.soft[0] and workload.rest_w + found.expected_w > aim_w
+        ):  # what yields is the spreading, not the budget
+            budget = ahead(None, aim_w, workload.rest_w, now_s, horizon_s, step_s)
+            found = plan(self.classes.curves, jobs, state, budget, now_s)
         level_frac, paused = _spread(found, gangs, columns)
         drawn_w = columns.would_draw_w(self.classes, level_frac, paused)
         expected_w = workload.rest_w + float(drawn_w.sum())
         reasons = Reasons(columns, self.classes, self._left_s(columns, now_s), level_frac, paused)
-        touched = np.flatnonzero((level_frac < 1.0) & ~paused).tolist()
+        slowed = (level_frac < 1.0) & ~paused
         answer = Curtailment(
-            level_frac={columns.ids[i]: float(level_frac[i]) for i in touched},
-            paused=frozenset(columns.ids[i] for i in np.flatnonzero(paused).tolist()),
+            level_frac=dict(zip(compress(columns.ids, slowed.tolist()), level_frac[slowed].tolist(), strict=True)),
+            paused=frozenset(compress(columns.ids, paused.tolist())),
             expected_w=expected_w,
             short_w=0.0 if budget.soft[0] else max(expected_w - aim_w, 0.0) if found.short_w > 0.0 else 0.0,
             reasons=reasons,

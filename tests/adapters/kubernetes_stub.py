@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -67,17 +67,17 @@ class Stub:
         self.put(path, workload(name, tier, gpus, {"replicas": replicas}, annotations))
         return path
 
-    def job(self, name: str, tier: int | None, parallelism: int = 1, gpus: int = 1, **labels: str) -> str:
+    def job(self, name: str, tier: int | None, parallelism: int = 1, labels: Mapping[str, str] | None = None) -> str:
         """Make a Job with its pods and return its path."""
         path = f"{BATCH}/namespaces/default/jobs/{name}"
-        body = workload(name, tier, gpus, {"parallelism": parallelism})
-        body["metadata"]["labels"] |= labels
+        body = workload(name, tier, 1, {"parallelism": parallelism})
+        body["metadata"]["labels"] |= labels or {}
         self.put(path, body)
         return path
 
     def change(self, path: str, patch: Body) -> Body:
         """Change an object as somebody else would."""
-        body = merge(copy.deepcopy(self.objects[path]), patch)
+        body: Body = merge(copy.deepcopy(self.objects[path]), patch)
         self._stamp(body)
         self.objects[path] = body
         self._control(path, body)

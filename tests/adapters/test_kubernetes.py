@@ -258,7 +258,7 @@ async def test_kueue_is_asked_instead_of_its_jobs(tmp_path: Path) -> None:
     """A queued job is paused by its Workload: what others do to the job itself, Kueue undoes."""
 
     def prepare(stub: Stub) -> None:
-        job = stub.objects[stub.job("train", 3, 2, **{"kueue.x-k8s.io/queue-name": "q"})]
+        job = stub.objects[stub.job("train", 3, 2, {"kueue.x-k8s.io/queue-name": "q"})]
         meta = {"name": "train-w", "ownerReferences": [{"uid": job["metadata"]["uid"]}]}
         stub.put("/apis/kueue.x-k8s.io/v1beta1/namespaces/default/workloads/train-w", {"metadata": meta, "spec": {}})
 
@@ -287,7 +287,7 @@ async def test_a_whole_queue_is_drained(tmp_path: Path) -> None:
             "status": {"flavorsUsage": usage},
         }
         stub.put("/apis/kueue.x-k8s.io/v1beta1/namespaces/default/localqueues/q", body)
-        job = stub.objects[stub.job("train", 3, 2, **{"kueue.x-k8s.io/queue-name": "q"})]
+        job = stub.objects[stub.job("train", 3, 2, {"kueue.x-k8s.io/queue-name": "q"})]
         owned = {"name": "train-w", "ownerReferences": [{"uid": job["metadata"]["uid"]}]}
         stub.put("/apis/kueue.x-k8s.io/v1beta1/namespaces/default/workloads/train-w", {"metadata": owned, "spec": {}})
 

@@ -17,19 +17,21 @@ _MISSES = 2
 """So many looks in vain, and a node cannot be capped until it answers again."""
 _AGAIN_S = 3.0
 """A node that did not answer an order gets the next one no sooner."""
-_AT_ONCE = 16
+_AT_ONCE = 256
 _SLACK_W = 1.0
 
 
 class Capping:
     """The caps of one cluster's nodes; without agents there are none."""
 
-    def __init__(self, agents: NodeCaps | None, journal: Journal, lease: bool) -> None:
+    def __init__(self, agents: NodeCaps | None, journal: Journal, lease: bool, remembers: bool = False) -> None:
+        """``lease``: caps fall back by themselves; ``remembers``: to lift a cap brings back what was before."""
         self.known: dict[str, Cap] = {}
         """What each node's agent said when it was asked last."""
         self._agents = agents
         self._journal = journal
         self._lease = lease
+        self._remembers = remembers
         self._written_at_s: dict[str, float] = {}
         self._look_at_s: dict[str, float] = {}
         self._misses: dict[str, int] = {}
@@ -88,7 +90,7 @@ class Capping:
             return
         found = await self._agents.look(names)
         self.known.update(found)
-        held.old_cap_w.update({name: cap.cap_w for name, cap in found.items()})
+        held.old_cap_w.update({name: None if self._remembers else cap.cap_w for name, cap in found.items()})
         await self._journal.save(held)
 
     async def _write(self, due: Mapping[str, float | None], held: Held, now_s: float) -> dict[str, str]:

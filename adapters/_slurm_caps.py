@@ -20,18 +20,17 @@ class CapAgents:
     def __init__(self, client: httpx.AsyncClient, url: str) -> None:
         self._client = client
         self._url = url.rstrip("/")
+        self._gate = asyncio.Semaphore(_AT_ONCE)
 
     async def look(self, names: Iterable[str]) -> dict[str, Cap]:
         """Return what the agents say; a node whose agent does not answer is left out."""
         found: dict[str, Cap] = {}
-        gate = asyncio.Semaphore(_AT_ONCE)
 
         async def one(name: str) -> None:
-            async with gate:
-                try:
-                    found[name] = await self._ask(name, None)
-                except DeviceError:
-                    return
+            try:
+                found[name] = await self._ask(name, None)
+            except DeviceError:
+                return
 
         async with asyncio.TaskGroup() as group:
             for name in names:
@@ -45,7 +44,8 @@ class CapAgents:
     async def _ask(self, name: str, body: dict[str, float | None] | None) -> Cap:
         url = f"{self._url}/nodes/{name}"
         try:
-            reply = await (self._client.get(url) if body is None else self._client.post(url, json=body))
+            async with self._gate:
+                reply = await (self._client.get(url) if body is None else self._client.post(url, json=body))
         except httpx.RequestError as error:
             raise Unreachable(f"the cap agent of {name} does not answer: {error or type(error).__name__}") from error
         if reply.is_error:

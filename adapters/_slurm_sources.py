@@ -25,6 +25,8 @@ class Sources:
     """None: Slurm itself tells, or the model."""
     lease: bool = False
     """Caps fall back by themselves when nobody renews them."""
+    remembers: bool = False
+    """To lift a cap brings back what was before it."""
 
 
 @asynccontextmanager
@@ -45,4 +47,4 @@ async def sources(config: SlurmConfig, client: httpx.AsyncClient) -> AsyncIterat
         elif config.power_source in ("slurm", "model"):
             power = None
         who = config.capped_by
-        yield Sources(caps, power, who is not None and who.lease)
+        yield Sources(caps, power, who is not None and who.lease, remembers=not isinstance(who, HttpCaps))

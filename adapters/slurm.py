@@ -43,7 +43,7 @@ class SlurmCluster:
         self._config = config
         self._link = link
         self._power = beside.power
-        self._capping = capping = Capping(beside.caps, journal, beside.lease)
+        self._capping = capping = Capping(beside.caps, journal, beside.lease, beside.remembers)
         self._journal = journal
         self._planner: Planner | None = None
         self._control = Control(config, link, capping, journal)

@@ -1,0 +1,225 @@
+"""Servers capped through their BMCs: a set of nodes as one asset that keeps to a power budget.
+
+BMCs know no lease. While this process lives it lifts the caps when the lease ends; after its death they stay until the next process
+finds them in the journal, holds them for one lease, and puts back what was there before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from adapters._redfish_config import RedfishConfig
+from adapters._redfish_load import Load, headroom, planned, shed_first, shed_w, steady, workload
+from adapters._redfish_pool import BmcPool, Outcome, open_pool
+from vppd.errors import DeviceError, Refused, Unreachable
+from vppd.model import Applied, Sample, Setpoint
+from vppd.ports import Adapter, Planner
+
+TEND_S = 2.0
+_STIFF_S = 60.0
+"""Others give in its place for so long when a node does not follow."""
+_NAMED = 5
+"""So many failing nodes are named, the others counted."""
+
+
+class RedfishNodes:
+    """A set of nodes. Polled, Controllable and Plannable."""
+
+    def __init__(self, config: RedfishConfig, pool: BmcPool) -> None:
+        self._config = config
+        self._pool = pool
+        self._planner: Planner | None = None
+        self._budget_w = pool.books.budget_w
+        self._valid_for_s = pool.books.lease_s or config.orphan_lease_s
+        self._until_s = _now_s() + self._valid_for_s
+        self._caps_w: dict[str, float] = {n: k.cap_w for n, k in pool.books.kept.items() if k.cap_w is not None}
+        self._stiff_w: dict[str, tuple[float, float]] = {}
+        """Nodes that did not follow a cap: the least that holds there, and until when that is believed. [W, s]"""
+        self._trouble = ""
+        self._turn = asyncio.Lock()
+        self._tending = asyncio.create_task(self._tend())
+
+    def plan_with(self, planner: Planner) -> None:
+        """Let this planner choose the nodes; without one all that may be capped give the same part of their headroom."""
+        self._planner = planner
+
+    async def read(self) -> Sample:
+        """Return what the nodes draw, and what each tier could shed. Raises Unreachable, Refused or Garbled.
+
+        A node whose BMC has not answered lately counts for ``node_max_w``; values are ``refresh_s`` old at most while BMCs answer.
+        """
+        if self._tending.done():
+            self._tending.result()
+        await self._pool.news(self._config.read_wait_s)
+        loads = self._loads()
+        available_w = math.fsum(load.full_w for load in loads)
+        tiers_w = shed_w(loads) if self._planner is None else self._planner.shed_w(workload(loads))
+        return Sample(
+            power_w=math.fsum(load.draw_w for load in loads),
+            available_w=available_w,
+            lower_w=max(available_w - sum(tiers_w), 0.0),
+            upper_w=available_w,
+            tier_shed_w=tiers_w,
+            setpoint_w=self._budget_w,
+            fault=self._fault(),
+            shed_first=shed_first(loads),
+        )
+
+    async def apply(self, setpoint: Setpoint) -> Applied:
+        """Keep the draw within ``setpoint.power_w`` for as long as the lease runs. Raises Unreachable (outcome unknown) or Refused.
+
+        Returns after ``wait_s`` at most: nodes that are not capped by then count in full, and are capped in the background.
+        """
+        async with self._turn:
+            books = self._pool.books
+            self._budget_w, self._valid_for_s = setpoint.power_w, setpoint.valid_for_s
+            self._until_s = _now_s() + setpoint.valid_for_s
+            if (books.budget_w, books.lease_s) != (setpoint.power_w, setpoint.valid_for_s):
+                books.budget_w, books.lease_s = setpoint.power_w, setpoint.valid_for_s
+                await self._pool.save()
+            return await self._enforce(setpoint.power_w, setpoint.valid_for_s)
+
+    async def release(self) -> None:
+        """Put back every limit that we, or an earlier process, changed. Idempotent. Raises Unreachable, Refused or Garbled."""
+        async with self._turn:
+            self._end()
+            with contextlib.suppress(Refused):  # a full disk keeps nobody from going on
+                await self._pool.save()
+            touched = dict.fromkeys(name for name in self._pool.books.kept if name in self._pool.names)
+            outcomes = await self._pool.put_all(touched, None)
+            failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
+            if failed:
+                why = f"not all limits are as they were: {_named(failed)}"
+                raise Refused(why) if all(isinstance(e, Refused) for e in failed.values()) else Unreachable(why)
+
+    async def close(self) -> None:
+        """End the watch over the budget."""
+        self._tending.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._tending
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """Have no budget any more."""
+        self._budget_w, self._until_s, self._caps_w = None, math.inf, {}
+        self._pool.books.budget_w = None
+
+    def _loads(self) -> list[Load]:
+        config, pool = self._config, self._pool
+        return [self._load(config, pool, name) for name in pool.names]
+
+    def _load(self, config: RedfishConfig, pool: BmcPool, name: str) -> Load:
+        kept, power_w, cap = pool.kept(name), pool.power_w(name), pool.cap(name)
+        before_w = kept.full_w if kept is not None else power_w
+        full_w = config.node_max_w if before_w is None else max(before_w, power_w or 0.0)
+        top_w = pool.max_cap_w(name) or config.node_max_w
+        return Load(
+            name=name,
+            tier=config.node_tier.get(name, config.default_tier),
+            full_w=full_w,
+            floor_w=max(cap.min_cap_w if cap else 0.0, config.cap_floor_frac * top_w, self._stiff_floor_w(name)),
+            power_w=power_w,
+            cap_w=cap.cap_w if cap is not None and kept is not None else None,
+            answers=cap is not None,
+        )
+
+    def _stiff_floor_w(self, name: str) -> float:
+        floor_w, until_s = self._stiff_w.get(name, (0.0, -math.inf))
+        return floor_w if _now_s() < until_s else 0.0
+
+    async def _enforce(self, budget_w: float, valid_for_s: float) -> Applied:
+        """Plan, cap, lift what is not to be capped any more, and say what to expect."""
+        await self._pool.news(self._config.read_wait_s)
+        loads = self._loads()
+        aim_w = budget_w * (1.0 - self._config.margin_frac) if budget_w > 0.0 else budget_w
+        fresh_w = self._plan(loads, aim_w)
+        caps_w = steady(fresh_w, self._caps_w)
+        self._caps_w = caps_w
+        lifted = [name for name in self._pool.books.kept if name not in caps_w and name in self._pool.names]
+        lowered = await self._pool.put_all(caps_w, valid_for_s)
+        raised = await self._pool.put_all(dict.fromkeys(lifted), None)
+        return self._applied(budget_w, loads, caps_w, {**lowered, **raised})
+
+    def _plan(self, loads: list[Load], aim_w: float) -> dict[str, float]:
+        if self._planner is None:
+            return headroom(loads, aim_w)
+        return planned(loads, self._planner.plan(workload(loads), aim_w, _now_s()))
+
+    def _applied(
+        self, budget_w: float, loads: list[Load], caps_w: Mapping[str, float], outcomes: Mapping[str, Outcome]
+    ) -> Applied:
+        """Return the budget when the caps that hold keep to it, else the power to expect. [W] Raises what all nodes failed by."""
+        failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
+        if failed and len(failed) == len(outcomes):
+            raise next(iter(failed.values()))
+        expected_w, unheld = 0.0, {}
+        for load in loads:
+            outcome, cap_w = outcomes.get(load.name), caps_w.get(load.name)
+            held_w = outcome.cap.cap_w if outcome and outcome.cap and cap_w is not None else None
+            expected_w += load.full_w if held_w is None else min(held_w, load.full_w)
+            if outcome and cap_w is not None and load.name not in failed and not outcome.holds(cap_w):
+                self._stiff_w[load.name] = (math.inf if held_w is None else held_w, _now_s() + _STIFF_S)
+                unheld[load.name] = Refused(f"{load.name}: a cap of {cap_w:.0f} W reads back as {_watts(held_w)}")
+        self._stiff_w |= {n: (math.inf, _now_s() + _STIFF_S) for n, e in failed.items() if isinstance(e, Refused)}
+        bad: dict[str, DeviceError] = {**failed, **unheld}
+        detail = [f"{sum(name not in bad for name in caps_w)} of {len(caps_w)} capped"]
+        detail += [f"{len(bad)} failed: {_named(bad)}"] if bad else []
+        silent = sum(not load.answers for load in loads)
+        detail += [f"{silent} silent, counted at {self._config.node_max_w:.0f} W each"] if silent else []
+        if expected_w <= budget_w + 1.0:
+            return Applied(budget_w, "; ".join(detail))
+        return Applied(expected_w, "; ".join([*detail, f"short by {expected_w - budget_w:.0f} W"]))
+
+    def _fault(self) -> str:
+        problems = self._pool.problems()
+        texts = [f"{len(problems)} of {len(self._pool.names)} BMCs fail: {_named(problems)}"] if problems else []
+        return "; ".join([*texts, *([self._trouble] if self._trouble else [])])
+
+    async def _tend(self) -> None:
+        """Follow what the nodes draw while the budget is good; what fails is tried again in the next round."""
+        while True:
+            await asyncio.sleep(TEND_S)
+            async with self._turn:
+                if _now_s() >= self._until_s:
+                    self._end()  # the pool lifts each cap at the same time
+                if self._budget_w is None:
+                    self._trouble = ""
+                    continue
+                try:
+                    # The lease is the caller's to renew: what is left of it is all that a correction gets.
+                    await self._enforce(self._budget_w, max(self._until_s - _now_s(), 0.0))
+                    self._trouble = ""
+                except DeviceError as error:
+                    self._trouble = f"the budget cannot be looked after: {error}"
+
+
+def _named(errors: Mapping[str, DeviceError]) -> str:
+    texts = [str(errors[name]) for name in sorted(errors)[:_NAMED]]
+    return "; ".join(texts) + (f"; and {len(errors) - _NAMED} more" if len(errors) > _NAMED else "")
+
+
+def _watts(power_w: float | None) -> str:
+    return "none" if power_w is None else f"{power_w:.0f} W"
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@asynccontextmanager
+async def connect(config: RedfishConfig) -> AsyncIterator[RedfishNodes]:
+    """Open the nodes; on the way out all limits are put back, except after a lost link: then the next connection goes on."""
+    async with open_pool(config) as pool:
+        nodes = RedfishNodes(config, pool)
+        try:
+            yield nodes
+        finally:
+            await nodes.close()
+
+
+ADAPTER = Adapter(RedfishConfig, connect)

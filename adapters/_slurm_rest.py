@@ -16,6 +16,8 @@ from vppd.errors import Garbled, Refused, Unreachable
 RESERVE = ("MAINT", "IGNORE_JOBS", "FLEX")
 """Flags of a reservation: jobs that run already go on, and reservations of others may lie on the same nodes."""
 OLDEST, NEWEST = 38, 46
+_WRAPPED = 39
+"""From this version on numbers that may be unset are objects."""
 _VERSION = re.compile(r"/slurm/v0\.0\.(\d+)/jobs/?$")
 _NO_SUCH_JOB = (2017, 2021, 2084)
 _BUSY = 2020
@@ -60,6 +62,7 @@ class SlurmRest:
         self._path = ""
         self._signal_flags: tuple[str, ...] = ("",)
         self._reserves = False
+        self._wraps = False
 
     async def jobs(self) -> list[Job]:
         """Return every job. Raises Unreachable, Refused or Garbled."""
@@ -94,7 +97,11 @@ class SlurmRest:
 
     async def update(self, job_id: int, body: Json) -> None:
         """Change a job. Raises JobGone or another DeviceError."""
-        await self._ask("POST", f"/job/{job_id}", json=body)
+        await self._negotiated()
+        flat = dict(body)
+        if "time_limit" in flat and self._wraps:
+            flat["time_limit"] = {"set": True, "infinite": False, "number": flat["time_limit"]}
+        await self._ask("POST", f"/job/{job_id}", json=flat)
 
     async def signal(self, job_id: int, name: str) -> None:
         """Send a signal to all of a job, as far as this version reaches. Raises JobGone or another DeviceError."""
@@ -171,6 +178,7 @@ class SlurmRest:
             raise Refused(f"slurmrestd speaks {sorted(found)}, this adapter v0.0.{OLDEST} to v0.0.{NEWEST}")
         path = f"/slurm/v0.0.{max(known)}"
         self._signal_flags = ("", "FULL_JOB") if _takes_flags(paths, path) else ("",)
+        self._wraps = max(known) >= _WRAPPED
         self._reserves = "post" in paths.get(f"{path}/reservation", {})
         self._path = path
 

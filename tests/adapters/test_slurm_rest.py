@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,67 @@ async def test_signals_reach_script_and_steps_where_the_version_can(tmp_path: Pa
         "DELETE /slurm/v0.0.40/job/7?signal=SIGSTOP",
         "DELETE /slurm/v0.0.40/job/7?signal=SIGSTOP&flags=FULL_JOB",
     ]
+
+
+def of_version(version: int) -> dict[str, Any]:
+    """Return the paths that matter to us, as that version of the interface has them."""
+    parameters = [{"name": "signal"}, *([{"name": "flags"}] if version >= 40 else [])]
+    paths: dict[str, Any] = {
+        f"/slurm/v0.0.{version}/jobs{'/' if version >= 40 else ''}": {"get": {}},
+        f"/slurm/v0.0.{version}/job/{{job_id}}": {"get": {}, "post": {}, "delete": {"parameters": parameters}},
+        f"/slurm/v0.0.{version}/reservations/": {"get": {}},
+    }
+    if version >= 43:
+        paths[f"/slurm/v0.0.{version}/reservation"] = {"post": {}}
+    if version >= 45:
+        paths |= {"/livez": {"get": {}}, "/readyz": {"get": {}}}
+    return {"paths": paths}
+
+
+@pytest.mark.parametrize("version", range(38, 47))
+async def test_every_version_is_spoken(version: int, tmp_path: Path) -> None:
+    """Jobs and nodes are read, jobs changed by a flat body and signalled, and reservations written where the version can."""
+    asked: list[tuple[str, str, Any]] = []
+    number: Callable[[int], Any] = lambda n: n if version < 40 else {"set": True, "infinite": False, "number": n}  # noqa: E731
+    state = "RUNNING" if version < 40 else ["RUNNING"]
+    one = {
+        "job_id": 7,
+        "job_state": state,
+        "nodes": "n1",
+        "cpus": number(4),
+        "time_limit": number(60),
+        "priority": number(5),
+    }
+    node = {
+        "name": "n1",
+        "cpus": 4,
+        "partitions": ["flex"],
+        "state": ["IDLE"],
+        "energy": {"current_watts": number(312)},
+    }
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        assert path.startswith(f"/slurm/v0.0.{version}/")
+        if request.method != "GET":
+            body = json.loads(request.content) if request.content else dict(request.url.params)
+            asked.append((request.method, path.split(f"v0.0.{version}")[1], body))
+        return httpx.Response(200, json={"errors": [], "jobs": [one], "nodes": [node], "reservations": []})
+
+    link = rest(answer, tmp_path, of_version(version))
+    (job,), (found,) = await link.jobs(), await link.nodes()
+    assert (job.id, job.state, job.cpus, job.limit_min, job.held) == (7, "RUNNING", 4, 60, False)
+    assert found.power_w == 312.0
+    assert await link.reservations() == []
+    await link.update(7, {"comment": "vpp:tier=2", "time_limit": 90})
+    limit = 90 if version == 38 else {"set": True, "infinite": False, "number": 90}
+    assert asked.pop() == ("POST", "/job/7", {"comment": "vpp:tier=2", "time_limit": limit})
+    await link.update(7, {"hold": True})
+    assert asked.pop() == ("POST", "/job/7", {"hold": True})
+    await link.signal(7, "SIGSTOP")
+    whole = [("DELETE", "/job/7", {"signal": "SIGSTOP", "flags": "FULL_JOB"})] if version >= 40 else []
+    assert asked == [("DELETE", "/job/7", {"signal": "SIGSTOP"}), *whole]
+    assert await link.reserves() == (version >= 43)
 
 
 async def test_missing_token_file_is_refused(tmp_path: Path) -> None:

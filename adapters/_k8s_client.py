@@ -26,7 +26,9 @@ from vppd.errors import ConfigError, DeviceError, Garbled, Refused, Unreachable
 _PAGE = 500
 _WATCH_S = 60
 """A watch is renewed so often: a connection that died in silence is found out."""
+_GRACE_S = 15.0
 _CLEAR_NO = {403: Forbidden, 404: Missing, 409: Conflict, 410: Outdated}
+_UNKNOWN_TOKEN = 401
 _BUSY = (408, 425, 429)
 
 
@@ -64,7 +66,7 @@ class Client:
         """Yield (type, object) of each change until the server ends the stream. Raises Unreachable, Refused or Garbled."""
         asked = {**query, "watch": "1", "allowWatchBookmarks": "true", "timeoutSeconds": str(_WATCH_S)}
         try:
-            async with await self._call("GET", path, asked, None, _WATCH_S + 15.0) as response:
+            async with await self._call("GET", path, asked, None, _WATCH_S + _GRACE_S) as response:
                 _check(response.status, await response.read() if response.status >= 300 else b"")
                 async for line in response.content:
                     event = _json(line)
@@ -77,13 +79,21 @@ class Client:
             raise Garbled(f"{path}: {error}") from error
 
     async def _ask(self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None) -> Answer:
+        status, date, content = await self._said(method, path, query, body)
+        if status == _UNKNOWN_TOKEN:  # it may have been renewed in its file meanwhile
+            await _credentials(self._config, self._api.configuration)
+            status, date, content = await self._said(method, path, query, body)
+        _check(status, content)
+        return Answer(_json(content), _date_s(date))
+
+    async def _said(
+        self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None
+    ) -> tuple[int, str, bytes]:
         try:
             async with self._at_once, await self._call(method, path, query, body, self._config.timeout_s) as response:
-                content = await response.read()
+                return response.status, response.headers.get("Date", ""), await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise Unreachable(f"{path}: {error or type(error).__name__}") from error
-        _check(response.status, content)
-        return Answer(_json(content), _date_s(response.headers.get("Date", "")))
 
     async def _call(
         self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None, timeout_s: float

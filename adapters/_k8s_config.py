@@ -31,7 +31,7 @@ class KubernetesConfig(BaseModel):
     namespaces: tuple[str, ...] = ()
     """Only these belong to this asset; empty: all."""
     kinds: tuple[str, ...] = ()
-    """Kinds to handle, by name, e.g. ``Deployment``; empty: all known ones that the server has."""
+    """Kinds to handle, by name, e.g. ``Deployment``; empty: all known ones that the server has, and with ``namespaces`` those in them."""
     timeout_s: Positive = 2.0
     """Wait for one answer of the API server."""
     at_once: Annotated[int, Field(ge=1, le=256)] = 16

@@ -116,8 +116,12 @@ class Link:
             return ()
         if now_s >= self._nodes_until_s:
             query = {"labelSelector": config.node_selector} if config.node_selector else {}
-            pages = self._client.pages("/api/v1/nodes", query)
-            self._nodes = tuple([node_of(config, item) async for page in pages for item in page.body["items"]])
+            try:
+                pages = self._client.pages("/api/v1/nodes", query)
+                self._nodes = tuple([node_of(config, item) async for page in pages for item in page.body["items"]])
+                self.forbidden.pop("Node", None)
+            except Forbidden as error:
+                self.forbidden["Node"] = str(error)
             self._nodes_until_s = now_s + _NODES_S
         return self._nodes
 
@@ -144,7 +148,8 @@ class Link:
                 if kind.plural in plurals[path]:
                     found[kind.name] = Resource(kind, version)
                     break
-        self._resources, self.forbidden = found, {}
+        self._resources = found
+        self.forbidden = {name: why for name, why in self.forbidden.items() if name == "Node"}
         self._known_until_s = now_s + self._config.rediscover_s
 
     async def _plurals(self, path: str) -> frozenset[str]:
@@ -199,7 +204,7 @@ def _chosen(config: KubernetesConfig) -> tuple[Kind, ...]:
     if unknown:
         raise ConfigError(f"kinds: {', '.join(unknown)} unknown; known are {', '.join(BY_NAME)}")
     if not config.kinds:
-        return KINDS
+        return tuple(kind for kind in KINDS if kind.namespaced or not config.namespaces)
     return tuple(kind for kind in KINDS if kind.name in config.kinds or kind.way is Way.COMPANION)
 
 

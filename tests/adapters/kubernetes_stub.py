@@ -41,7 +41,7 @@ class Stub:
         """(method, path) -> HTTP status."""
         self.before_patch: Callable[[str], None] = lambda path: None
         self.requests: list[tuple[str, str]] = []
-        self.url = ""
+        self.url, self.token = "", "first"
         self._watchers: set[asyncio.Queue[Body]] = set()
         ready = {"conditions": [{"type": "Ready", "status": "True"}], "capacity": {"nvidia.com/gpu": str(node_gpus)}}
         self.put("/api/v1/nodes/node1", {"metadata": {"name": "node1"}, "status": ready})
@@ -99,6 +99,8 @@ class Stub:
             await self.over.wait()
             raise web.HTTPServiceUnavailable
         self.requests.append((request.method, request.path))
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
+            return web.json_response({"message": "Unauthorized"}, status=401)
         status = self.refuses.get((request.method, request.path))
         if status:
             return web.json_response({"message": "as the test wants it"}, status=status)
@@ -232,9 +234,10 @@ async def stub_server(folder: Path, node_gpus: int = 8) -> AsyncIterator[tuple[S
         "current-context": "stub",
         "contexts": [{"name": "stub", "context": {"cluster": "stub", "user": "stub"}}],
         "clusters": [{"name": "stub", "cluster": {"server": stub.url}}],
-        "users": [{"name": "stub", "user": {"token": "any"}}],
+        "users": [{"name": "stub", "user": {"tokenFile": str(folder / "token")}}],
     }
     path.write_text(json.dumps(body))
+    (folder / "token").write_text(stub.token)
     try:
         yield stub, path
     finally:

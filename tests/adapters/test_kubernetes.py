@@ -338,6 +338,27 @@ async def test_a_kind_that_may_not_be_listed_is_told(tmp_path: Path) -> None:
         assert len(stub.pods("chat")) == 2
 
 
+async def test_a_renewed_token_is_read_again(tmp_path: Path) -> None:
+    """A token that the server no longer takes is read from its file once more; one that stays wrong is Refused."""
+    async with cluster(tmp_path, lambda stub: stub.deployment("chat", 3, 4)) as (stub, device):
+        stub.token = "second"
+        with pytest.raises(Refused, match="401"):
+            await device.read()
+        (tmp_path / "token").write_text("second")
+        assert (await limit(device, IDLE_W + 2 * GPU_W)).power_w == IDLE_W + 2 * GPU_W
+
+
+async def test_nodes_that_may_not_be_listed_count_for_nothing(tmp_path: Path) -> None:
+    """Without the right to see nodes only pods are counted, and the fault says so."""
+    async with cluster(tmp_path, lambda s: s.refuses.update({("GET", "/api/v1/nodes"): 403})) as (stub, device):
+        stub.deployment("chat", 3, 4)
+        await until(lambda: bool(stub.requests))
+        sample = await device.read()
+        assert sample.power_w is not None
+        assert sample.power_w <= 4 * GPU_W
+        assert "Node cannot be listed" in sample.fault
+
+
 async def test_what_cannot_be_restored_is_refused(tmp_path: Path) -> None:
     """A release that leaves something held says so."""
     async with cluster(tmp_path, lambda stub: stub.deployment("chat", 3, 4)) as (stub, device):

@@ -105,7 +105,7 @@ async def test_queues_are_drained_as_a_whole(room: Room) -> None:
     local = room.custom(KUEUE, "localqueues", "LocalQueue", "team", 3, {"clusterQueue": "other", "stopPolicy": "Hold"})
     room.server.patch(local, {"status": {"flavorUsage": usage}})
     queue = f"/apis/{KUEUE}/clusterqueues/{room.name}"
-    async with room.connect() as device:
+    async with room.connect(kinds=("LocalQueue", "ClusterQueue")) as device:
         assert (await device.read()).tier_shed_w == pytest.approx((0.0, 0.0, 4 * GPU_W, 4 * GPU_W))
         await limit(device, 0.0)
         assert [room.spec(path)["stopPolicy"] for path in (local, queue)] == ["HoldAndDrain", "HoldAndDrain"]

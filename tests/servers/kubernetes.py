@@ -122,14 +122,14 @@ class KubernetesServer:
 
     # ---- use -------------------------------------------------------------------------------------------------------
 
-    def kubeconfig(self, token: str = VPPD) -> Path:
-        """Return a kubeconfig for a token."""
-        path = self.base / f"{token}.kubeconfig"
+    def kubeconfig(self, token: str = VPPD, namespace: str = "default") -> Path:
+        """Return a kubeconfig for a token, with a namespace to go by where none is named."""
+        path = self.base / f"{token}.{namespace}.kubeconfig"
         body = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "test",
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],
             "clusters": [{"name": "test", "cluster": {"server": self.url, "certificate-authority": str(self.ca)}}],
             "users": [{"name": "test", "user": {"token": token}}],
         }

@@ -10,12 +10,13 @@ BIN := $(VENV)/bin
 ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup servers demo test check bench lock clean
+.PHONY: help setup servers demo test test-kubernetes check bench lock clean
 
 help:
 	@echo "make setup   build $(VENV) and install the servers that the tests run against"
 	@echo "make demo    simulated site, daemon and dispatcher in one terminal (ARGS='--once --speed 4')"
 	@echo "make test    all tests"
+	@echo "make test-kubernetes   those against a real Kubernetes API server, built once from Debian's source (about 6 min)"
 	@echo "make check   formatting, lint, types, import contracts, conventions"
 	@echo "make bench   latency, beat and solver figures beside their limits (ARGS=bench_decide for one)"
 	@echo "make lock    renew requirements.lock"
@@ -38,6 +39,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed servers
 	$(BIN)/python -m pytest $(ARGS)
+
+test-kubernetes: $(VENV)/.installed servers
+	@bash tests/servers/kubernetes_build.sh
+	$(BIN)/python -m pytest tests/kubernetes $(ARGS)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -83,7 +83,7 @@ class Truth:
 class Cluster:
     """Jobs by id; the planner is asked every ``every_s``, the books are kept every second."""
 
-    def __init__(self, *truths: Truth, every_s: int = 2, begins_s: float = 1_000.0) -> None:
+    def __init__(self, *truths: Truth, every_s: int = 4, begins_s: float = 1_000.0) -> None:
         self.jobs = {truth.job.id: truth for truth in truths}
         self.ended: dict[str, Truth] = {}
         self.now_s, self.every_s = begins_s, every_s

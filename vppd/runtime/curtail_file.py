@@ -95,7 +95,7 @@ def read(path: Path, window_s: float, mono_s: float, at: datetime) -> tuple[Book
         return unpacked(path.read_bytes(), window_s, mono_s, at)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         log.warning("accounts_unreadable", file=str(path), reason=str(error))
         return None
 

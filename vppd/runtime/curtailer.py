@@ -216,7 +216,7 @@ class Curtailer:
             level_frac=dict(zip(compress(columns.ids, slowed.tolist()), level_frac[slowed].tolist(), strict=True)),
             paused=frozenset(compress(columns.ids, paused.tolist())),
             expected_w=expected_w,
-            short_w=0.0 if budget.soft[0] else max(expected_w - aim_w, 0.0) if found.short_w > 0.0 else 0.0,
+            short_w=expected_w - aim_w if expected_w - aim_w > SAME_FRAC * expected_w and not budget.soft[0] else 0.0,
             reasons=reasons,
         )
         self._track = wished(self._track, level_frac, paused, now_s)

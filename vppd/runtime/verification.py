@@ -56,7 +56,9 @@ class Verification:
             return
         if settled:
             most_w = DRIFT_MOST_FRAC * budget_w
-            self.drift_w = min(max(drift_w(self.drift_w, in_force_w, power_w), -most_w), most_w)
+            # Beyond the budget all of it counts at once; what is only a better guess is smoothed.
+            now_w = power_w - in_force_w if power_w > budget_w else drift_w(self.drift_w, in_force_w, power_w)
+            self.drift_w = min(max(now_w, -most_w), most_w)
         if now_s >= self._due_s:
             self._judge(power_w, now_s)
 

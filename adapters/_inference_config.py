@@ -50,6 +50,8 @@ class InferenceConfig(BaseModel):
     """Latencies and load are those of the last so many seconds."""
     memory_s: Positive = 300.0
     """The greatest load of so long a time has to be carried."""
+    forget_s: Positive = 3600.0
+    """What was learnt about a load is forgotten when that load has not been seen for so long."""
     period_s: Positive = 5.0
     """Pace of looking."""
     timeout_s: Positive = 2.0

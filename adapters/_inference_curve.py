@@ -36,6 +36,8 @@ class Bin:
     """One over the latency."""
     weight: float
     """In independent windows."""
+    seen_s: float
+    """When it was last added to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,16 @@ class Curve:
             best_per_s = one.load_per_s
         return best_per_s
 
+    def felt_s(self, load_per_s: float) -> float:
+        """Return the greatest latency seen at loads up to this one, 0 where none was seen. [s]"""
+        return max((1.0 / one.speed_per_s for one in self.bins.values() if one.load_per_s <= load_per_s), default=0.0)
 
-def learnt(curve: Curve, load_per_s: float, latency_s: float, weight: float) -> Curve:
+    def since(self, begin_s: float) -> Curve:
+        """Return the curve without loads that were last seen before then: models and users change."""
+        return replace(self, bins={index: one for index, one in self.bins.items() if one.seen_s >= begin_s})
+
+
+def learnt(curve: Curve, at_s: float, load_per_s: float, latency_s: float, weight: float) -> Curve:
     """Return the curve with one look more: this load [tokens/s per replica] went with this latency [s].
 
     ``weight`` is the part of a window that is new since the look before.
@@ -67,12 +77,13 @@ def learnt(curve: Curve, load_per_s: float, latency_s: float, weight: float) -> 
     if load_per_s <= 0.0 or latency_s <= 0.0 or math.isinf(latency_s):
         return curve
     index = math.floor(math.log(load_per_s) / math.log1p(BIN_FRAC))
-    old = curve.bins.get(index, Bin(load_per_s, 1.0 / latency_s, 0.0))
+    old = curve.bins.get(index, Bin(load_per_s, 1.0 / latency_s, 0.0, at_s))
     total = min(old.weight + weight, MOST_WEIGHT)
     new = Bin(
         old.load_per_s + (load_per_s - old.load_per_s) * weight / total,
         old.speed_per_s + (1.0 / latency_s - old.speed_per_s) * weight / total,
         total,
+        at_s,
     )
     return replace(curve, bins={**curve.bins, index: new})
 
@@ -80,16 +91,19 @@ def learnt(curve: Curve, load_per_s: float, latency_s: float, weight: float) -> 
 def expected_s(curve: Curve, load_per_s: float, latency_s: float, then_per_s: float) -> float:
     """Return the latency at another load, from what it is now: infinite where that load is too much or unheard of. [s]
 
-    Raising ``then_per_s`` never lowers the answer. Either way it is a cautious one.
+    Raising ``then_per_s`` never lowers the answer. Either way it is a cautious one: one standard deviation off the slope that
+    is likely, and more for a step that is large.
     """
     if then_per_s > REACH_FRAC * max(curve.most_per_s, load_per_s):
         return math.inf
     if math.isinf(latency_s) or load_per_s <= 0.0:
         return latency_s
     slope, doubt = _slope(curve, load_per_s, 1.0 / latency_s)
-    slope = min(slope - doubt, -LEAST_USE_FRAC) if then_per_s > load_per_s else min(slope + doubt, 0.0)
-    left = 1.0 + slope * (then_per_s / load_per_s - 1.0)
-    return latency_s / left if left > 0.0 else math.inf
+    factor = then_per_s / load_per_s
+    slope = min(slope - doubt * factor * factor, -LEAST_USE_FRAC) if factor > 1.0 else min(slope + doubt, 0.0)
+    left = 1.0 + slope * (factor - 1.0)
+    guess_s = latency_s / left if left > 0.0 else math.inf
+    return max(guess_s, curve.felt_s(then_per_s)) if factor > 1.0 else guess_s
 
 
 def doubt_frac(curve: Curve, load_per_s: float, latency_s: float) -> float:
@@ -97,7 +111,7 @@ def doubt_frac(curve: Curve, load_per_s: float, latency_s: float) -> float:
     if load_per_s <= 0.0 or latency_s <= 0.0 or math.isinf(latency_s):
         return 1.0
     slope, doubt = _slope(curve, load_per_s, 1.0 / latency_s)
-    return min(1.0, doubt / max(-slope, doubt) * GUESS_FRAC / DOUBT_FRAC)
+    return min(doubt / DOUBT_FRAC, doubt / max(-slope, doubt) * GUESS_FRAC / DOUBT_FRAC)
 
 
 def _slope(curve: Curve, load_per_s: float, speed_per_s: float) -> tuple[float, float]:

@@ -72,6 +72,8 @@ class State:
     present: int = 0
     changed_s: float = -math.inf
     """When replicas last came or went."""
+    fell: bool = False
+    """They went."""
     held_until_s: float = -math.inf
     """Nobody goes before this time."""
     loads: tuple[tuple[float, float], ...] = ()
@@ -89,8 +91,9 @@ def bounds_s(config: InferenceConfig) -> dict[Latency, float]:
 
 def decide(state: State, seen: Seen, config: InferenceConfig) -> State:
     """Return the state after one look more."""
-    changed_s = seen.at_s if seen.present != state.present else state.changed_s
-    now = replace(state, present=seen.present, changed_s=changed_s)
+    now = state
+    if seen.present != state.present:
+        now = replace(state, present=seen.present, changed_s=seen.at_s, fell=seen.present < state.present)
     missing = _missing(seen, config)
     if missing:
         return _blind(now, seen, config, missing)
@@ -128,11 +131,25 @@ def _remembered(state: State, seen: Seen, config: InferenceConfig) -> State:
     begin_s = seen.at_s - config.memory_s
     loads = (*(item for item in state.loads if item[0] > begin_s), (seen.at_s, load_per_s))
     asked = (*(item for item in state.asked if item[0] > begin_s), (seen.at_s, seen.lately_per_s))
-    curves = state.curves
-    if seen.at_s - state.changed_s >= config.window_s and seen.served_per_s:
-        each_per_s, weight = seen.served_per_s / seen.present, config.period_s / config.window_s
-        curves = {**curves, **{n: learnt(curves.get(n, Curve()), each_per_s, v, weight) for n, v in seen.p95_s.items()}}
+    curves = {**state.curves, **_learnt(state, seen, config)}
     return replace(state, loads=loads, asked=asked, curves=curves)
+
+
+def _learnt(state: State, seen: Seen, config: InferenceConfig) -> dict[Latency, Curve]:
+    """Return the curves with this look, where the whole window has the replicas of now.
+
+    Sooner when some have gone and it was too much: what is felt already is the least that the load per replica of now does.
+    """
+    aged_s = seen.at_s - state.changed_s
+    aims_s = {name: config.backoff_frac * bound_s for name, bound_s in bounds_s(config).items()}
+    too_much = state.fell and any(seen.p95_s.get(name, 0.0) > aim_s for name, aim_s in aims_s.items())
+    if not seen.served_per_s or aged_s < config.window_s * (LATELY_FRAC if too_much else 1.0):
+        return {}
+    settled_s = aged_s - config.window_s
+    weight = 1.0 if 0.0 <= settled_s < config.period_s else config.period_s / config.window_s
+    each_per_s = seen.served_per_s / seen.present
+    curves = {name: state.curves.get(name, Curve()).since(seen.at_s - config.forget_s) for name in seen.p95_s}
+    return {n: learnt(curves[n], seen.at_s, each_per_s, p95_s, weight) for n, p95_s in seen.p95_s.items()}
 
 
 def _pressed(state: State, seen: Seen, config: InferenceConfig) -> State | None:

@@ -83,15 +83,19 @@ class FakeBmc:
     without_token: int = 0
     changed_s: float = 0.0
     """Loop time of the last change."""
+    meterless: bool = False
+    """Tells no power of the whole node."""
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _sessions: dict[str, int] = field(default_factory=dict)
     _at_once: int = 0
     _window: list[float] = field(default_factory=list)
-    _pending: tuple[int, dict[str, Any]] | None = None
+    _pending: tuple[int, str, dict[str, Any]] | None = None
+    _versions: dict[str, int] = field(default_factory=dict)
+    _gpu_w: dict[str, float | None] = field(default_factory=dict)
 
-    @property
-    def etag(self) -> str:
-        """Return the version of the resource with the limit."""
-        return f'W/"{self.version}"'
+    def etag(self, path: str) -> str:
+        """Return the version of a resource."""
+        return f'W/"{self.version}.{self._versions.get(path, 0)}"'
 
     @property
     def cap_w(self) -> float | None:
@@ -107,6 +111,7 @@ class FakeBmc:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one connection until it is closed."""
+        self._writers.add(writer)
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -123,6 +128,12 @@ class FakeBmc:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    def hang_up(self) -> None:
+        """Close all connections, as BMCs do with idle ones."""
+        for writer in self._writers:
             writer.close()
 
     async def _timed(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Reply:
@@ -152,7 +163,7 @@ class FakeBmc:
         if found is None:
             return 404, _error("Base.1.0.ResourceMissingAtURI", f"There is no {path}."), {}
         self._show()
-        return 200, found, {"ETag": self.etag} if self.how.etags else {}
+        return 200, found, {"ETag": self.etag(path)} if self.how.etags else {}
 
     def _is_busy(self) -> bool:
         if self.how.busy > 0:
@@ -199,7 +210,9 @@ class FakeBmc:
             },
             "/redfish/v1/Systems": _members("/redfish/v1/Systems/System"),
             "/redfish/v1/Systems/System": {"Processors": _ref("/redfish/v1/Systems/System/Processors")},
-            f"{chassis}/EnvironmentMetrics": {"PowerWatts": {"Reading": round(self.power_w, 1)}},
+            f"{chassis}/EnvironmentMetrics": {}
+            if self.meterless
+            else {"PowerWatts": {"Reading": round(self.power_w, 1)}},
         }
         found |= getattr(self, f"_{self.how.style}")(chassis)
         return found.get(path)
@@ -253,10 +266,10 @@ class FakeBmc:
         }
         for i in range(self.how.gpus):
             at = f"{root}/GPU_SXM_{i}"
-            limit_w = None if self.how.limit_w is None else self.how.limit_w / self.how.gpus
-            limit = {"SetPoint": limit_w, "AllowableMin": 200, "AllowableMax": 700}
+            limit = {"SetPoint": self._gpu_w.get(f"{at}/EnvironmentMetrics"), "AllowableMin": 200, "AllowableMax": 700}
+            reading = {} if self.meterless else {"PowerWatts": {"Reading": 500.0}}
             found[at] = {"ProcessorType": "GPU", "EnvironmentMetrics": _ref(f"{at}/EnvironmentMetrics")}
-            found[f"{at}/EnvironmentMetrics"] = {"PowerWatts": {"Reading": 500.0}, "PowerLimitWatts": limit}
+            found[f"{at}/EnvironmentMetrics"] = {**reading, "PowerLimitWatts": limit}
         return found
 
     # ---- changes ---------------------------------------------------------------------------------------------------
@@ -268,7 +281,7 @@ class FakeBmc:
             self.version += 1
         if self.how.strict and not condition:
             return 428, _error("Base.1.0.PreconditionRequired", "If-Match is needed."), {}
-        if condition not in ("", "*", self.etag):
+        if condition not in ("", "*", self.etag(path)):
             return 412, _error("Base.1.0.PreconditionFailed", "The resource has changed."), {}
         if self.how.refuses:
             return 400, _error("Base.1.0.PropertyNotWritable", "The property SetPoint is read only."), {}
@@ -286,10 +299,8 @@ class FakeBmc:
         if "SetPoint" in fields and fields["SetPoint"] is not None:
             if self.how.style == "percent":
                 fields["SetPoint"] *= self.how.max_w / 100.0
-            if self.how.style == "gpus":
-                fields["SetPoint"] *= self.how.gpus
             fields["SetPoint"] = max(fields["SetPoint"], self.how.clamp_w)
-        self._pending = (self.how.shows_after, fields)
+        self._pending = (self.how.shows_after, path, fields)
         if not self.how.shows_after:
             self._show()
         return (202 if self.how.shows_after else 204), None, {}
@@ -297,14 +308,20 @@ class FakeBmc:
     def _show(self) -> None:
         if self._pending is None:
             return
-        left, fields = self._pending
+        left, path, fields = self._pending
         if left > 0:
-            self._pending = (left - 1, fields)
+            self._pending = (left - 1, path, fields)
             return
         self._pending = None
         self.changed_s = asyncio.get_running_loop().time()
-        self.version += 1
-        if not self.how.deaf:
+        self._versions[path] = self._versions.get(path, 0) + 1
+        if self.how.deaf:
+            return
+        if self.how.style == "gpus":
+            self._gpu_w[path] = fields["SetPoint"]
+            set_w = [w for w in self._gpu_w.values() if w is not None]
+            self.how.limit_w = sum(set_w) if len(set_w) == self.how.gpus else None
+        else:
             self.how.limit_w = fields.get("SetPoint", self.how.limit_w)
             self.how.mode = fields.get("ControlMode", self.how.mode)
 

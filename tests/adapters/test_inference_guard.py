@@ -142,7 +142,7 @@ def test_more_load_is_never_expected_to_be_faster(
     """Whatever has been learnt, right or wrong, an expectation rises with the load."""
     curve = Curve()
     for load_per_s, latency_s in points:
-        curve = learnt(curve, load_per_s, latency_s, 0.5)
+        curve = learnt(curve, 0.0, load_per_s, latency_s, 0.5)
     low, high = (expected_s(curve, *now, load_per_s) for load_per_s in sorted(then))
     assert low <= high * (1.0 + 1e-9)
 

@@ -147,7 +147,7 @@ async def test_a_dropped_field_without_another_way_is_reported(tmp_path: Path) -
 
 
 async def test_a_refused_object_is_named_and_others_give_instead(tmp_path: Path) -> None:
-    """What may not be written is left out of the next plan, in the same call; the fault says what was refused."""
+    """What may not be written is left out of the next plan, in the same call; the detail says what was refused."""
 
     def prepare(stub: Stub) -> None:
         stub.refuses["PATCH", stub.job("locked", 3, 2)] = 403
@@ -155,7 +155,9 @@ async def test_a_refused_object_is_named_and_others_give_instead(tmp_path: Path)
 
     async with cluster(tmp_path, prepare) as (stub, device):
         full_w = IDLE_W + 4 * GPU_W
-        assert (await limit(device, full_w - GPU_W)).power_w == full_w - GPU_W
+        applied = await limit(device, full_w - GPU_W)
+        assert applied.power_w == full_w - GPU_W
+        assert "Job/default/locked: HTTP 403" in applied.detail
         assert (len(stub.pods("locked")), len(stub.pods("open"))) == (2, 0)
 
 
@@ -185,7 +187,8 @@ async def test_users_own_changes_win(tmp_path: Path) -> None:
         applied = await limit(device, IDLE_W + 2 * GPU_W)
         assert replicas(stub, chat) == 3
         assert applied.power_w == pytest.approx(IDLE_W + 3 * GPU_W) or applied.detail
-        assert "left alone" in (await device.read()).fault
+        assert "left alone" in applied.detail
+        assert (await device.read()).fault == ""  # one object is no reason to give up the whole cluster
         await device.release()
         assert (replicas(stub, chat), stub.held()) == (3, [])
 
@@ -302,13 +305,13 @@ async def test_a_whole_queue_is_drained(tmp_path: Path) -> None:
 
 
 async def test_a_note_that_cannot_be_read_is_left_alone_and_told(tmp_path: Path) -> None:
-    """A note that somebody has spoilt: the object is not touched, and the fault says which."""
+    """A note that somebody has spoilt: the object is not touched, and the detail says which."""
     async with cluster(tmp_path, lambda stub: stub.deployment("chat", 3, 4)) as (stub, device):
         (chat,) = (p for p in stub.objects if p.endswith("/chat"))
         stub.change(chat, {"metadata": {"annotations": {"vpp.held": "{"}}})
-        await limit(device, IDLE_W)
+        applied = await limit(device, IDLE_W)
         assert replicas(stub, chat) == 4
-        assert "cannot be read" in (await device.read()).fault
+        assert "annotation vpp.held cannot be read" in applied.detail
 
 
 async def test_a_successor_restores_what_it_finds(tmp_path: Path) -> None:
@@ -333,8 +336,7 @@ async def test_a_kind_that_may_not_be_listed_is_told(tmp_path: Path) -> None:
         stub.refuses["GET", "/apis/ray.io/v1/rayjobs"] = 403
 
     async with cluster(tmp_path, prepare) as (stub, device):
-        assert "RayJob cannot be listed" in (await device.read()).fault
-        await limit(device, IDLE_W + 2 * GPU_W)
+        assert "RayJob cannot be listed" in (await limit(device, IDLE_W + 2 * GPU_W)).detail
         assert len(stub.pods("chat")) == 2
 
 
@@ -349,14 +351,14 @@ async def test_a_renewed_token_is_read_again(tmp_path: Path) -> None:
 
 
 async def test_nodes_that_may_not_be_listed_count_for_nothing(tmp_path: Path) -> None:
-    """Without the right to see nodes only pods are counted, and the fault says so."""
+    """Without the right to see nodes only pods are counted, and the detail says so."""
     async with cluster(tmp_path, lambda s: s.refuses.update({("GET", "/api/v1/nodes"): 403})) as (stub, device):
         stub.deployment("chat", 3, 4)
         await until(lambda: bool(stub.requests))
         sample = await device.read()
         assert sample.power_w is not None
         assert sample.power_w <= 4 * GPU_W
-        assert "Node cannot be listed" in sample.fault
+        assert "Node cannot be listed" in (await limit(device, 0.0)).detail
 
 
 async def test_what_cannot_be_restored_is_refused(tmp_path: Path) -> None:
@@ -367,6 +369,7 @@ async def test_what_cannot_be_restored_is_refused(tmp_path: Path) -> None:
         stub.refuses["PATCH", chat] = 403
         with pytest.raises(Refused, match="chat"):
             await device.release()
+        assert "chat is not restored" in (await device.read()).fault
         stub.refuses.clear()
         await device.release()
 

@@ -92,7 +92,7 @@ class RedfishConformance(AdapterConformance):
                     hush=served.hush,
                     setpoint_w=15_000.0,
                     follows_w=follows_w,
-                    lease_s=3.0,
+                    lease_s=2.0,
                     end_lease=end_lease,
                 )
 

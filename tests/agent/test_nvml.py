@@ -100,6 +100,21 @@ def test_a_driver_that_comes_late_is_found(gpus: Stub, monkeypatch: pytest.Monke
     inventory.close()
 
 
+def test_a_driver_that_was_loaded_again_is_opened_again(gpus: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When no GPU answers any more the library is opened anew, at most every half minute, and finds them again."""
+    gpus.load()
+    monkeypatch.setenv("VPPD_STUB_NVML", str(gpus.path))
+    clock = FakeClock()
+    inventory = Inventory(gpus=True, cpus=False, powercap=gpus.path, mono_s=clock.mono_s)
+    before = inventory.devices()
+    assert inventory.devices(lost=True)[uuid(0)] is before[uuid(0)]
+    clock.advance(31.0)
+    again = inventory.devices(lost=True)
+    assert again[uuid(0)] is not before[uuid(0)]
+    assert again[uuid(0)].cap_w() == 700.0
+    inventory.close()
+
+
 def test_without_the_binding_the_configuration_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """GPUs wanted and no binding installed: said so, with what to install."""
     monkeypatch.setitem(sys.modules, "pynvml", None)

@@ -158,6 +158,7 @@ class Agent:
         """Say how everything stands."""
         status = await self._do(self._status, id, detail, self._clock.mono_s())
         self._link.say(Said(self._topics.cap_status, encode_status(status), 1, True))
+        self._notifier.status(f"{status.state} {status.sender} {status.detail}")
 
     # ---- called by the link ----------------------------------------------------------------------------------------
 

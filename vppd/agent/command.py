@@ -75,7 +75,7 @@ async def _run(config: AgentConfig) -> None:
     notifier = Notifier.from_environment(os.environ, os.getpid(), clock)
     agent = Agent(config, clock, notifier, _inventory(config))
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # also when the terminal it was tried in goes away
         loop.add_signal_handler(number, agent.stop)
     log.info("agent_started", site=config.site, node=config.node)
     await agent.run()

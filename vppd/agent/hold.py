@@ -82,7 +82,9 @@ class Holder:
         """
         standings, unread = self._standings()
         wanted = plan(command, standings)
-        outcomes = {name: Outcome("rejected", detail="no such device") for name in command.devices} | unread
+        outcomes = {
+            name: Outcome("rejected", detail="no such device under control here") for name in command.devices
+        } | unread
         try:
             self._remember(wanted, standings)
         except Unreachable as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
@@ -61,7 +62,7 @@ class Link:
         """
         self._broker, self._topics = broker, topics
         self._on_command, self._on_up, self._mono_s, self._chance = on_command, on_up, mono_s, chance
-        self._tls = _tls(broker)
+        _tls(broker)
         self._client: _Client | None = None
         self._waiting: asyncio.Queue[Said] = asyncio.Queue()
         self._told_lost = False
@@ -182,7 +183,9 @@ class Link:
             will=aiomqtt.Will(topics.availability, b"offline", 1, True),
             keepalive=broker.keepalive_s,
             timeout=broker.ack_timeout_s,
-            tls_context=self._tls,
+            tls_context=_tls(broker),  # read again for each connection: certificates are renewed
+            # An acknowledgement must not wait for the broker's TCP to acknowledge the packet before it.
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             **version,
         )
         _inner(client).connect_timeout = broker.ack_timeout_s

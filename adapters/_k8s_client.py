@@ -118,7 +118,7 @@ class Client:
 async def client(config: KubernetesConfig) -> AsyncIterator[Client]:
     """Open a connection with the configured credentials. Raises ConfigError or Unreachable."""
     settings = Configuration()
-    settings.connection_pool_maxsize = config.at_once + 2
+    settings.connection_pool_maxsize = config.at_once + max(len(config.namespaces), 1)  # each is watched
     await _credentials(config, settings)
     try:
         api = ApiClient(settings)

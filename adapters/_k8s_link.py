@@ -89,15 +89,19 @@ class Link:
             raise Garbled("the API server never said what time it is")
         return asyncio.get_running_loop().time() + self._offset_s
 
-    async def look(self) -> list[Thing]:
-        """Return all objects that are opted in or held, and what belongs to them. Raises Unreachable, Refused or Garbled."""
+    async def look(self, sweep: bool = True) -> list[Thing]:
+        """Return all objects that are opted in, and what belongs to them. Raises Unreachable, Refused or Garbled.
+
+        ``sweep``: also what is held without being opted in any more.
+        """
         await self._discover()
         main = [r for r in self._resources.values() if r.kind.way is not Way.COMPANION]
-        selectors = (f"{self._config.tier_label} in (1,2,3)", HELD)
+        selectors = (f"{self._config.tier_label} in (1,2,3)", *((HELD,) if sweep else ()))
         things = await self._all((r, s) for r in main for s in selectors)
         kinds = {thing.kind.name for thing in things}
         companions = [r for r in self._resources.values() if r.kind.way is Way.COMPANION]
-        wanted = [(r, "" if self._is_needed(r.kind, kinds, things) else HELD) for r in companions]
+        needed = {r.kind.name for r in companions if self._is_needed(r.kind, kinds, things)}
+        wanted = [(r, "" if r.kind.name in needed else HELD) for r in companions if sweep or r.kind.name in needed]
         things += await self._all(wanted)
         return list({thing.uid: thing for thing in things}.values())
 

@@ -92,7 +92,7 @@ def idle_w(config: KubernetesConfig, nodes: Iterable[Node]) -> float:
 def quantity(text: Any) -> Decimal:
     """Return a quantity as Kubernetes writes it, e.g. 500m or 2. Raises Garbled."""
     plain = str(text).strip()
-    number = plain.rstrip("numkMGi")
+    number = plain.rstrip("numkKMGi")
     try:
         return Decimal(number) * _SUFFIX[plain[len(number) :]]
     except (InvalidOperation, KeyError) as error:

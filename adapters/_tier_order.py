@@ -9,7 +9,8 @@ from vppd.workload import Curtailment, Job, Knob, Workload
 TOLERANCE_FRAC = (0.0, 0.10, 0.25, 0.50)
 """Average slow-down that each flex tier accepts."""
 _ORDER = (3, 2, 1)
-_STICKY_FRAC = 0.02
+_ROUNDING_FRAC = 1e-9
+"""A need smaller than this part of the full power is none: it would cost somebody a replica."""
 
 
 class TierOrder:
@@ -18,15 +19,15 @@ class TierOrder:
     def plan(self, workload: Workload, budget_w: float, now_s: float) -> Curtailment:
         """Return what keeps the draw within the budget. [W]"""
         excess_w = workload.full_w - budget_w
-        held = any(job.paused or job.level_frac < 1.0 for job in workload.jobs)
-        if excess_w <= 0.0 and not (held and excess_w > -_STICKY_FRAC * budget_w):
+        least_w = _ROUNDING_FRAC * workload.full_w
+        if excess_w <= 0.0:
             return Curtailment(expected_w=workload.full_w)
         levels: dict[str, float] = {}
         paused: dict[str, float] = {}
         for tier in _ORDER:
             jobs = [job for job in workload.jobs if job.tier == tier]
-            excess_w -= _slow(jobs, excess_w, levels)
-            excess_w -= _pause(jobs, excess_w, paused)
+            excess_w -= _slow(jobs, excess_w, levels) if excess_w > least_w else 0.0
+            excess_w -= _pause(jobs, excess_w, paused) if excess_w > least_w else 0.0
         saved_w = workload.full_w - budget_w - excess_w
         reasons = {job.id: f"tier {job.tier}" for job in workload.jobs if job.id in levels or job.id in paused}
         return Curtailment(levels, frozenset(paused), workload.full_w - saved_w, max(excess_w, 0.0), reasons)
@@ -55,7 +56,7 @@ def _slow(jobs: Iterable[Job], excess_w: float, levels: dict[str, float]) -> flo
     """Slow the jobs of one tier equally deep, and return what that saves. [W]"""
     rooms = {job: job.full_w * (1.0 - _deepest_frac(job)) for job in jobs if not job.pausable}
     total_w = sum(rooms.values())
-    if excess_w <= 0.0 or total_w <= 0.0:
+    if total_w <= 0.0:
         return 0.0
     depth_frac = min(1.0, excess_w / total_w)
     for job, room_w in rooms.items():

@@ -47,6 +47,7 @@ class KubernetesCluster:
         self._services = Services(config, guard)
         self._turn = asyncio.Lock()
         self._trouble = ""
+        self._holds = False
         self._budget_w: float | None = None
         self._until_s = 0.0
         self._tend_at_s = 0.0
@@ -62,7 +63,7 @@ class KubernetesCluster:
         for task in (*self._following, *([self._tending] if self._tending else [])):
             if task.done():
                 task.result()
-        now = await self._look()
+        now = await self._look(sweep=False)
         full_w = now.workload.full_w
         shed_w = self._planner.shed_w(now.workload)
         return Sample(
@@ -72,7 +73,7 @@ class KubernetesCluster:
             upper_w=full_w,
             tier_shed_w=shed_w,
             setpoint_w=self._budget_w,
-            fault="; ".join([*([self._trouble] if self._trouble else []), *self._troubles(now)]),
+            fault=self._trouble,
         )
 
     async def apply(self, setpoint: Setpoint) -> Applied:
@@ -86,7 +87,6 @@ class KubernetesCluster:
                 raise Unreachable("; ".join(report.problems))
             now = await self._look()
             self._control.verify(plan, now, report)
-            self._trouble = "; ".join(report.problems)
             return self._read_back(setpoint.power_w, plan, now, report)
 
     async def release(self) -> None:
@@ -118,8 +118,9 @@ class KubernetesCluster:
 
     # ---- inside ----------------------------------------------------------------------------------------------------
 
-    async def _look(self) -> Picture:
-        things = await self._link.look()
+    async def _look(self, sweep: bool = True) -> Picture:
+        """Return the cluster as it is; ``sweep``: with what is held though it is not opted in any more."""
+        things = await self._link.look(sweep)
         pods = [pod for one in self._pods for pod in await one.now()]
         nodes = await self._link.nodes()
         loop_s = asyncio.get_running_loop().time()
@@ -127,9 +128,11 @@ class KubernetesCluster:
         rules = Rules(self._control.barred(loop_s), frozenset(self._control.dropped), self._alone, self._services.floor)
         now = picture(self._config, things, pods, nodes, self._link.now_s, rules)
         self._services.note(now)
+        self._holds = now.is_held
         return now
 
-    def _troubles(self, now: Picture) -> list[str]:
+    def _notes(self, now: Picture) -> list[str]:
+        """Return what keeps some of the cluster from giving: no fault of the whole, so it is told with each setpoint."""
         forbidden = [f"{kind} cannot be listed: {why}" for kind, why in sorted(self._link.forbidden.items())]
         return [*now.troubles, *forbidden, *left_alone(now)]
 
@@ -143,7 +146,7 @@ class KubernetesCluster:
             problems = report.problems
             if not report.failed or report.unreachable:
                 break
-        self._trouble = "; ".join(report.problems)
+        self._trouble = ""
         self._tend_at_s = asyncio.get_running_loop().time() + self._config.tend_s
         return plan, report
 
@@ -165,6 +168,7 @@ class KubernetesCluster:
             *report.problems,
         ]
         detail += [f"{left} pods of paused work still run"] if left else []
+        detail += self._notes(now)
         if expected_w - budget_w > 1.0:
             return Applied(expected_w, "; ".join([*detail, f"short by {expected_w - budget_w:.0f} W"]))
         return Applied(budget_w, "; ".join(detail))
@@ -199,7 +203,7 @@ class KubernetesCluster:
                 try:
                     await self._round(loop.time())
                 except DeviceError as error:
-                    self._trouble = f"what is held cannot be looked after: {error}"
+                    self._trouble = f"what is held cannot be looked after: {error}" if self._holds else ""
                     self._tend_at_s = loop.time() + 1.0
 
     async def _round(self, now_s: float) -> None:

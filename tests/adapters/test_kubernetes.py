@@ -97,6 +97,14 @@ async def test_tiers_give_in_order_and_all_comes_back(tmp_path: Path) -> None:
         assert "vpp.held" not in stub.objects[chat]["metadata"]["labels"]
 
 
+async def test_whole_replicas_stay_within_the_tier(tmp_path: Path) -> None:
+    """One of three replicas is more than the quarter that tier 2 accepts: without a planner's accounts none goes."""
+    async with cluster(tmp_path, lambda stub: stub.deployment("chat", 2, 3)) as (stub, device):
+        assert sum((await device.read()).tier_shed_w) == 0.0
+        assert (await limit(device, IDLE_W)).power_w == pytest.approx(IDLE_W + 3 * GPU_W)
+        assert len(stub.pods("chat")) == 3
+
+
 async def test_only_opted_in_objects_are_touched(tmp_path: Path) -> None:
     """Whatever the budget, an object without the label, or with tier 0 or nonsense in it, is never written."""
 

@@ -13,11 +13,13 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import aiomqtt
 from paho.mqtt.client import Client as PahoClient
+from paho.mqtt.client import ConnectFlags, MQTTMessage
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -28,6 +30,10 @@ from adapters._mqtt_news import Heard, Listener
 from vppd.errors import DeviceError, Refused, Unreachable
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+MOST_UNDER_WAY = 1_000
+"""So many publications may wait for the broker at once, where it does not want fewer."""
+MOST_TOPICS = 10_000
+"""So many topics are remembered to match a pattern or not."""
 FAILURES = range(0x80, 0x100)
 """MQTT reason codes that say no."""
 NOT_ALLOWED = frozenset({132, 133, 134, 135, 138, 140})
@@ -100,10 +106,19 @@ class _Ear:
         self.listener, self.filters = listener, filters
         self._exact = frozenset(name for name in filters if "+" not in name and "#" not in name)
         self._patterns = [aiomqtt.Wildcard(name) for name in filters if name not in self._exact]
+        self._known: dict[str, bool] = {}
 
-    def wants(self, topic: aiomqtt.Topic) -> bool:
+    def wants(self, topic: str) -> bool:
         """Say whether any of the filters matches."""
-        return topic.value in self._exact or any(topic.matches(pattern) for pattern in self._patterns)
+        if topic in self._exact:
+            return True
+        if not self._patterns:
+            return False
+        if topic not in self._known:
+            if len(self._known) >= MOST_TOPICS:
+                self._known.clear()
+            self._known[topic] = any(aiomqtt.Topic(topic).matches(pattern) for pattern in self._patterns)
+        return self._known[topic]
 
 
 class _Broker:
@@ -166,12 +181,11 @@ class _Broker:
         if not self._task.cancelled():
             self._task.result()
 
-    def deliver(self, message: aiomqtt.Message) -> None:
+    def deliver(self, topic: str, payload: bytes, *, retained: bool) -> None:
         """Hand a message to all who want its topic."""
-        payload = message.payload if isinstance(message.payload, bytes) else b""
-        heard = Heard(message.topic.value, payload, bool(message.retain), asyncio.get_running_loop().time())
+        heard = Heard(topic, payload, retained, asyncio.get_running_loop().time())
         self._is_delivering = True
-        for ear in [ear for ear in self.ears if ear.wants(message.topic)]:
+        for ear in [ear for ear in self.ears if ear.wants(topic)]:
             ear.listener.hear(heard)
         self._is_delivering = False
 
@@ -219,6 +233,7 @@ class _Client(aiomqtt.Client):
     """aiomqtt's client, but telling what each PUBACK said, with many under way, and delivering without a queue."""
 
     def __init__(self, broker: _Broker, context: ssl.SSLContext | None, password: str | None) -> None:
+        self._slots = asyncio.Semaphore(MOST_UNDER_WAY)
         self._under_way: dict[int, asyncio.Future[str]] = {}
         """What the PUBACK of a message complained of, by its number; empty for nothing."""
         config, is_5 = broker.config, broker.config.protocol == "5"
@@ -232,45 +247,62 @@ class _Client(aiomqtt.Client):
             clean_session=None if is_5 else True,
             timeout=config.timeout_s,
             keepalive=config.keepalive_s,
-            queue_type=_delivery(broker),
+            max_inflight_messages=MOST_UNDER_WAY,
             tls_context=context,
         )
+        self._broker = broker
         self._client.connect_timeout = config.timeout_s
 
     async def send(self, topic: str, payload: bytes, qos: int, properties: Properties | None) -> str:
         """Publish and return what the broker complained of. Raises MqttError."""
+        if not qos:
+            self._published(topic, payload, 0, properties)
+            return ""
+        await self._slots.acquire()
+        try:
+            number = self._published(topic, payload, qos, properties)
+        except aiomqtt.MqttError:
+            self._slots.release()
+            raise
+        # Whoever gives up waiting leaves the slot taken until the broker has answered.
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._under_way[number] = answer
+        return await answer
+
+    def _published(self, topic: str, payload: bytes, qos: int, properties: Properties | None) -> int:
         info = self._client.publish(topic, payload, qos, False, properties)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise aiomqtt.MqttCodeError(info.rc, "could not publish")
-        if info.is_published():
-            return ""
-        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._under_way[info.mid] = answer
-        try:
-            return await answer
-        finally:
-            del self._under_way[info.mid]
+        return info.mid
 
     def abandon(self) -> None:
         """Close the socket of a connection that never came about."""
         self._client.disconnect()
 
+    def _on_connect(
+        self,
+        client: PahoClient,
+        userdata: Any,
+        flags: ConnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        self._slots = asyncio.Semaphore(min(getattr(properties, "ReceiveMaximum", MOST_UNDER_WAY), MOST_UNDER_WAY))
+        super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_message(self, client: PahoClient, userdata: Any, message: MQTTMessage) -> None:
+        # Not by aiomqtt's queue of Message objects: nothing is to wait here, and a thousand a second are to cost little.
+        self._broker.deliver(message.topic, bytes(message.payload), retained=message.retain)
+
     def _on_publish(
         self, client: PahoClient, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
     ) -> None:
-        answer = self._under_way.get(mid)
-        if answer is not None and not answer.done():
+        answer = self._under_way.pop(mid, None)
+        if answer is None:
+            return
+        self._slots.release()
+        if not answer.done():
             answer.set_result(str(reason_code) if reason_code.is_failure else "")
-
-
-def _delivery(broker: _Broker) -> type[asyncio.Queue[aiomqtt.Message]]:
-    """Return a queue that never holds anything: what is put in goes to the broker's listeners."""
-
-    class Delivery(asyncio.Queue[aiomqtt.Message]):
-        def put_nowait(self, item: aiomqtt.Message) -> None:
-            broker.deliver(item)
-
-    return Delivery
 
 
 @asynccontextmanager
@@ -298,6 +330,7 @@ def _is_failure(code: object) -> bool:
     return (code.value if isinstance(code, ReasonCode) else code) in FAILURES
 
 
+@lru_cache
 def _expiring(expiry_s: float | None) -> Properties | None:
     if expiry_s is None:
         return None

@@ -50,7 +50,7 @@ class Agent:
         late_s = config.restore_spread_s * (zlib.crc32(config.node.encode()) % 1000) / 1000.0
         self._lease = Lease(config.longest_lease_s, late_s)
         self._link = Link(config.broker, self._topics, self._command_came, self._link_came, clock.mono_s)
-        self._inbox: deque[tuple[bytes, bool]] = deque(maxlen=_INBOX)
+        self._inbox: deque[tuple[bytes, bool, float]] = deque(maxlen=_INBOX)
         self._wake, self._stopping, self._link_is_new = asyncio.Event(), False, False
         self._node_cap_w: float | None = None
         self._worker = ThreadPoolExecutor(1, "devices")
@@ -108,11 +108,11 @@ class Agent:
                 await self._wake.wait()
         self._wake.clear()
 
-    async def _take(self, payload: bytes, retained: bool) -> None:
-        """Do one command, or say why not."""
+    async def _take(self, payload: bytes, retained: bool, came_s: float) -> None:
+        """Do one command, or say why not. [s]"""
         was_held = self._lease.held
         try:
-            command = self._accepted(payload, retained)
+            command = self._accepted(payload, retained, came_s)
         except (Garbled, Refused) as error:
             log.warning("agent_command_refused", id=id_of(payload), reason=str(error))
             await self._report(id_of(payload), str(error))
@@ -125,12 +125,15 @@ class Agent:
             log.info("agent_held" if self._lease.held else "agent_released", sender=command.sender, id=command.id)
         await self._report(command.id, _shortfall(command, self._holder))
 
-    def _accepted(self, payload: bytes, retained: bool) -> Command:
-        """Return a command whose lease runs from now. Raises Garbled or Refused."""
+    def _accepted(self, payload: bytes, retained: bool, came_s: float) -> Command:
+        """Return a command whose lease runs since it came. Raises Garbled or Refused. [s]"""
         if retained:
             raise Refused("retained: a command of the past is not carried out; publish without the retain flag")
         command = decode_command(payload)
-        self._lease.renew(command.sender, command.seq, command.lease_s, self._clock.mono_s())
+        waited_s = self._clock.mono_s() - came_s
+        if waited_s >= command.lease_s > 0.0:
+            raise Refused(f"late: it waited {waited_s:.1f} s for a device, longer than its lease")
+        self._lease.renew(command.sender, command.seq, command.lease_s, came_s)
         return command
 
     async def _step(self) -> None:
@@ -163,7 +166,7 @@ class Agent:
     # ---- called by the link ----------------------------------------------------------------------------------------
 
     def _command_came(self, payload: bytes, retained: bool) -> None:
-        self._inbox.append((payload, retained))
+        self._inbox.append((payload, retained, self._clock.mono_s()))
         self._wake.set()
 
     def _link_came(self) -> None:

@@ -56,6 +56,10 @@ class Capping:
             if _is_looser(found[name], held.cap_w[name]):
                 del held.cap_w[name]
 
+    def missing(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the nodes that ought to have a cap and have nobody who answers for it."""
+        return () if self._agents is None else tuple(sorted(name for name in names if name not in self.known))
+
     def in_force(self, held: Held) -> dict[str, float]:
         """Return the caps of ours, as they were read back. [W]"""
         said_w = {name: self.known[name].cap_w for name in held.cap_w if name in self.known}

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from adapters._agent_caps import AgentsConfig
 from adapters._dcgm import DcgmConfig
+from adapters._redfish_config import BmcPoolConfig
 
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
@@ -37,7 +38,15 @@ class AgentNodeCaps(AgentsConfig):
     lease: ClassVar[bool] = True
 
 
-Caps = Annotated[HttpCaps | AgentNodeCaps, Field(discriminator="via")]
+class BmcNodeCaps(BmcPoolConfig):
+    """Caps by the BMCs of the nodes, by the names that Slurm has for them."""
+
+    via: Literal["redfish"]
+    lease: ClassVar[bool] = True
+    """Kept by the pool of BMCs, which lives as long as we do, and after us by its own journal."""
+
+
+Caps = Annotated[HttpCaps | AgentNodeCaps | BmcNodeCaps, Field(discriminator="via")]
 
 
 class SlurmConfig(BaseModel):
@@ -91,7 +100,7 @@ class SlurmConfig(BaseModel):
     journal: Path | None = None
     """What was touched, on disk; without it only the marks in the jobs' comments tell, and those of users are believed."""
 
-    power_source: Literal["slurm", "model", "dcgm", "agents"] = "slurm"
+    power_source: Literal["slurm", "model", "dcgm", "agents", "redfish"] = "slurm"
     """What tells a node's power: Slurm's energy plugin, nothing (the model below), dcgm-exporter, or what ``caps`` goes by."""
     dcgm: DcgmConfig = DcgmConfig()
     node_idle_w: NonNegative = 2070.0
@@ -126,7 +135,7 @@ class SlurmConfig(BaseModel):
         who = self.capped_by
         if self.journal is None and (self.freeze_partitions or (who is not None and not who.lease)):
             raise ValueError("freeze_partitions, and caps without lease, need a journal: no mark tells how things were")
-        if self.power_source == "agents" and (who is None or who.via != self.power_source):
+        if self.power_source in ("agents", "redfish") and (who is None or who.via != self.power_source):
             raise ValueError(f'power_source = "{self.power_source}" needs caps with via = "{self.power_source}"')
         if self.node_max_w < self.node_idle_w:
             raise ValueError("node_max_w must not be below node_idle_w")

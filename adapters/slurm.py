@@ -33,6 +33,7 @@ from vppd.ports import Adapter, Planner, Window
 
 TEND_S = 1.0
 _CLOSE_S = 10.0
+_NAMED = 8
 _NOTHING = Plan(frozenset())
 
 
@@ -177,6 +178,8 @@ class SlurmCluster:
         expected_w = wanted.expected_w + short_w
         detail = [f"{len(wanted.stop)} stopped, {len(wanted.cap_w)} capped", *wanted.refused, *report.problems]
         detail += [f"job {load.id}: still runs" for load in running]
+        if missing := self._capping.missing(now.spots):
+            detail.append(f"{len(missing)} nodes cannot be capped: {', '.join(missing[:_NAMED])}")
         if wanted.stop or wanted.cap_w or wanted.refused:
             missing_w = expected_w - budget_w
             if missing_w > 1.0:

@@ -73,6 +73,7 @@ def test_what_must_not_count_does_not(node: Node) -> None:
     ):
         assert why in refused["detail"]
         assert refused["node"]["cap_w"] == 4000.0
+        assert {(d["outcome"], d["cap_w"]) for d in refused["devices"].values()} == {("rejected", 500.0)}
     assert node.gpus.limits_w == [500.0] * 8
     node.orders.send("", retain=True)
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
 import structlog
@@ -115,7 +116,7 @@ class Agent:
             command = self._accepted(payload, retained, came_s)
         except (Garbled, Refused) as error:
             log.warning("agent_command_refused", id=id_of(payload), reason=str(error))
-            await self._report(id_of(payload), str(error))
+            await self._report(id_of(payload), str(error), refused=True)
             return
         await self._do(self._holder.apply, command)
         self._node_cap_w = command.node_cap_w
@@ -157,9 +158,12 @@ class Agent:
         log.info("agent_let_go", reason=why, sender=self._lease.holder, restored=done)
         await self._report("", why)
 
-    async def _report(self, id: str = "", detail: str = "") -> None:
-        """Say how everything stands."""
+    async def _report(self, id: str = "", detail: str = "", *, refused: bool = False) -> None:
+        """Say how everything stands; of an order that is refused as a whole, every device says so."""
         status = await self._do(self._status, id, detail, self._clock.mono_s())
+        if refused:
+            devices = {name: replace(o, outcome="rejected", detail=detail) for name, o in status.devices.items()}
+            status = replace(status, devices=devices)
         self._link.say(Said(self._topics.cap_status, encode_status(status), 1, True))
         self._notifier.status(f"{status.state} {status.sender} {status.detail}")
 

@@ -1,8 +1,4 @@
-"""A farm of BMCs that speak Redfish over real sockets, each on a port of its own; and each as bad as BMCs are.
-
-By itself: ``python -m tests.adapters.redfish_bmcs FILE`` serves what the JSON file lists and prints the ports; on standard input
-it takes ``{"name": ..., "field": value}`` to change a BMC, and ``{}`` to tell how all are.
-"""
+"""A farm of BMCs that speak Redfish over real sockets, each on a port of its own; and each as bad as BMCs are."""
 
 from __future__ import annotations
 
@@ -11,11 +7,10 @@ import base64
 import json
 import random
 import ssl
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
+from email.utils import formatdate
 from typing import Any
 
 USER, PASSWORD = "vppd", "correct horse"
@@ -81,10 +76,10 @@ class FakeBmc:
     logins: int = 0
     most_at_once: int = 0
     without_token: int = 0
-    changed_s: float = 0.0
-    """Loop time of the last change."""
     meterless: bool = False
     """Tells no power of the whole node."""
+    on_patch: Callable[[], object] | None = None
+    """Called before a PATCH is carried out."""
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _sessions: dict[str, int] = field(default_factory=dict)
     _at_once: int = 0
@@ -275,6 +270,8 @@ class FakeBmc:
     # ---- changes ---------------------------------------------------------------------------------------------------
 
     def _patch(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Reply:
+        if self.on_patch is not None:
+            self.on_patch()
         condition = headers.get("if-match", "")
         if self.how.races > 0:
             self.how.races -= 1
@@ -313,7 +310,6 @@ class FakeBmc:
             self._pending = (left - 1, path, fields)
             return
         self._pending = None
-        self.changed_s = asyncio.get_running_loop().time()
         self._versions[path] = self._versions.get(path, 0) + 1
         if self.how.deaf:
             return
@@ -383,7 +379,8 @@ def _wire(reply: Reply) -> bytes:
     status, body, headers = reply
     payload = b"" if body is None else json.dumps(body).encode()
     lines = [f"HTTP/1.1 {status} {_WORDS.get(status, 'Error')}", f"Content-Length: {len(payload)}"]
-    lines += ["Content-Type: application/json", *(f"{key}: {value}" for key, value in headers.items())]
+    lines += ["Content-Type: application/json", f"Date: {formatdate(usegmt=True)}"]
+    lines += [f"{key}: {value}" for key, value in headers.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + payload
 
 
@@ -398,31 +395,3 @@ def _members(*paths: str) -> dict[str, Any]:
 def _error(code: str, message: str) -> dict[str, Any]:
     info = [{"MessageId": code, "Message": message, "Severity": "Warning"}]
     return {"error": {"code": "Base.1.0.GeneralError", "message": "See extended info.", "@Message.ExtendedInfo": info}}
-
-
-def _tell(what: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
-
-
-async def _main(behaviours: dict[str, Behaviour]) -> None:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    async with farm(behaviours) as served:
-        _tell(served.addresses)
-        while line := await reader.readline():
-            asked = json.loads(line)
-            for name in asked:
-                for key, value in asked[name].items():
-                    setattr(served[name].how, key, value)
-            told = {
-                name: {**asdict(bmc.how), "cap_w": bmc.cap_w, "changed_s": bmc.changed_s, "requests": bmc.requests}
-                for name, bmc in served.bmcs.items()
-            }
-            _tell({"now_s": loop.time(), "bmcs": told})
-
-
-if __name__ == "__main__":
-    listed = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    asyncio.run(_main({name: Behaviour(**how) for name, how in listed.items()}))

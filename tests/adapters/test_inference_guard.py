@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -35,6 +36,7 @@ def seen(at_s: float, replicas: int, load_per_s: float, ttft_s: float | None, **
     return replace(here, **given)  # type: ignore[arg-type]
 
 
+@cache
 def watched(
     replicas: int, load_per_s: float, ttft_s: float, for_s: float = 600.0, **given: object
 ) -> tuple[State, float]:
@@ -109,6 +111,7 @@ def test_a_rising_load_is_met_in_time(base_s: float, per_minute_frac: float, see
     assert packed < 20 <= service.replicas + 8
 
 
+@settings(deadline=None, max_examples=50)
 @given(loads=st.lists(st.floats(1.0, 5000.0), min_size=2, max_size=2), ttft_s=st.floats(0.05, 0.79))
 def test_more_load_never_frees_replicas(loads: list[float], ttft_s: float) -> None:
     """Of two moments that differ in the load expected, the greater load keeps at least as many."""
@@ -121,6 +124,7 @@ def test_more_load_never_frees_replicas(loads: list[float], ttft_s: float) -> No
     assert floors[0] <= floors[1]
 
 
+@settings(deadline=None, max_examples=40)
 @given(bounds=st.lists(st.floats(0.1, 5.0), min_size=2, max_size=2), ttft_s=st.floats(0.05, 2.0))
 def test_a_tighter_bound_never_frees_replicas(bounds: list[float], ttft_s: float) -> None:
     """The same service under two bounds: the tighter one keeps at least as many."""
@@ -131,6 +135,7 @@ def test_a_tighter_bound_never_frees_replicas(bounds: list[float], ttft_s: float
     assert floors[0] >= floors[1]
 
 
+@settings(deadline=None)
 @given(
     points=st.lists(st.tuples(st.floats(1.0, 1000.0), st.floats(0.01, 10.0)), max_size=8),
     now=st.tuples(st.floats(1.0, 1000.0), st.floats(0.01, 10.0)),
@@ -147,6 +152,7 @@ def test_more_load_is_never_expected_to_be_faster(
     assert low <= high * (1.0 + 1e-9)
 
 
+@settings(deadline=None)
 @given(
     present=st.integers(0, 30),
     answered=st.integers(0, 30),

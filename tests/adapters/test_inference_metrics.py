@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters._inference_metrics import Change, Histogram, Latency, Page, change, p95_s, parse, together
@@ -183,6 +183,7 @@ def test_a_queue_that_never_forms_is_not_taken_for_a_long_one() -> None:
     assert (p95_s(histogram([0.0005] * 200, VLLM_QUEUE)) or 9.0) < 0.01
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0.0, 100.0), min_size=1, max_size=60),
     st.lists(st.floats(0.001, 50.0), min_size=1, max_size=12, unique=True),
@@ -240,6 +241,7 @@ def test_replicas_are_summed() -> None:
     assert 2.5 <= (p95_s(both.histograms[Latency.TTFT]) or 0.0) <= 5.0
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0.01, 20.0), min_size=1, max_size=40), st.lists(st.floats(0.01, 20.0), min_size=1, max_size=40)
 )

@@ -70,6 +70,11 @@ class BmcPool:
         """Return what the journal has: the nodes that are touched, and how they were."""
         return self._journal.books
 
+    @property
+    def journal_writes(self) -> int:
+        """Return how often the journal has been written: many changes share one write."""
+        return self._journal.writes
+
     async def look(self, names: Iterable[str]) -> dict[str, Cap]:
         """Return the caps of nodes; one that has not answered within ``wait_s`` is left out. Raises Refused for an unknown name."""
         nodes = [self._node(name) for name in names]
@@ -98,7 +103,16 @@ class BmcPool:
             node.want(cap_w[node.name], until_s)
         moving = [self._start(node) for node in nodes if node.is_off and node.rests_s <= 0.0]
         await self._wait(moving, self._config.wait_s if wait_s is None else wait_s)
-        return {node.name: self._outcome(node) for node in nodes}
+        return {node.name: self.outcome(node.name) for node in nodes}
+
+    def outcome(self, name: str) -> Outcome:
+        """Return what has become of the newest wish for a node."""
+        node = self._node(name)
+        if not node.is_off:
+            return Outcome(node.cap)
+        if node.problem is not None and node.rests_s > 0.0:
+            return Outcome(error=type(node.problem)(f"{node.problem}; asked again in {node.rests_s:.0f} s"))
+        return Outcome(error=Unreachable(f"{node.name}: not done yet"))
 
     def power_w(self, name: str) -> float | None:
         """Return what a node draws; None when its BMC has not said so lately. [W]"""
@@ -220,13 +234,6 @@ class BmcPool:
     async def _wait(tasks: list[asyncio.Task[None]], wait_s: float) -> None:
         if tasks:
             await asyncio.wait(tasks, timeout=wait_s)
-
-    def _outcome(self, node: Node) -> Outcome:
-        if not node.is_off:
-            return Outcome(node.cap)
-        if node.problem is not None and node.rests_s > 0.0:
-            return Outcome(error=type(node.problem)(f"{node.problem}; asked again in {node.rests_s:.0f} s"))
-        return Outcome(error=Unreachable(f"{node.name}: not done yet"))
 
     def _silence(self) -> DeviceError:
         """Return why nothing is known: Refused when all BMCs refuse, else Unreachable."""

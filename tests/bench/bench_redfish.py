@@ -9,45 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import uvloop
 
 from adapters._redfish_config import BmcPoolConfig
 from adapters._redfish_pool import BmcPool, open_pool
 from tests.adapters.redfish_bmcs import PASSWORD, USER
+from tests.adapters.redfish_process import served
 from tests.bench.bench_beat_daemon import stretch
 
 BMCS = 500
 ALLOWED_S = 5.0
 CAP_W = 4000.0
-SETTLE_S = 20.0
+SETTLE_S = 15.0
 """So long the pool gets to know its BMCs before it is measured in operation; most of it is waiting. [s]"""
-
-
-class Farm:
-    """The other process."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        self._stdin: IO[str] = process.stdin
-        self._stdout: IO[str] = process.stdout
-        self.addresses: dict[str, str] = json.loads(self._stdout.readline())
-
-    def ask(self, **changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Change BMCs, and return how all are."""
-        self._stdin.write(json.dumps(changes) + "\n")
-        self._stdin.flush()
-        told: dict[str, dict[str, Any]] = json.loads(self._stdout.readline())["bmcs"]
-        return told
 
 
 def behaviours(bmcs: int) -> dict[str, dict[str, Any]]:
@@ -63,19 +43,6 @@ def behaviours(bmcs: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-@contextmanager
-def served(folder: Path, bmcs: int) -> Iterator[Farm]:
-    """Serve BMCs in a process of their own."""
-    path = folder / "bmcs.json"
-    path.write_text(json.dumps(behaviours(bmcs)), encoding="utf-8")
-    command = [sys.executable, "-m", "tests.adapters.redfish_bmcs", str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield Farm(process)
-        finally:
-            process.kill()
-
-
 async def capped(pool: BmcPool, healthy: set[str], valid_for_s: float) -> tuple[float, float, int]:
     """Cap all nodes; return when the last healthy one had confirmed, processor time, and requests under way at most. [s]"""
     began_s, cpu_s = time.monotonic(), time.process_time()
@@ -88,27 +55,28 @@ async def capped(pool: BmcPool, healthy: set[str], valid_for_s: float) -> tuple[
     return time.monotonic() - began_s, time.process_time() - cpu_s, pool.lanes.most_under_way
 
 
-async def _runs(config: BmcPoolConfig, healthy: set[str]) -> dict[str, float]:
+async def _runs(config: BmcPoolConfig, healthy: set[str], slow_too: bool) -> dict[str, float]:
     async with open_pool(config) as pool:
         cold_s, cold_cpu_s, _ = await capped(pool, healthy, 600.0)
         await pool.put_all(dict.fromkeys(pool.names), None, wait_s=SETTLE_S)
         pool.lanes.most_under_way = 0
+        stretches = [stretch()]
         warm_s, warm_cpu_s, most = await capped(pool, healthy, 600.0)
-        stretches = [stretch(), stretch()]
-        slow_s = await _slow_too(pool, healthy, time.monotonic() - warm_s)
+        stretches += [stretch(), stretch()]
+        slow = {"slow_too_s": await _slow_too(pool, time.monotonic() - warm_s)} if slow_too else {}
     return {
         "capped_s": warm_s,
         "limit_capped_s": ALLOWED_S,
         "cpu_s": warm_cpu_s,
         "cold_s": cold_s,
         "cold_cpu_s": cold_cpu_s,
-        "slow_too_s": slow_s,
+        **slow,
         "most_under_way": most,
         "machine_stretch": max(stretches),
     }
 
 
-async def _slow_too(pool: BmcPool, healthy: set[str], began_s: float) -> float:
+async def _slow_too(pool: BmcPool, began_s: float) -> float:
     """Wait for the slow ones; return how long these took. [s]"""
     slow = {name for i, name in enumerate(sorted(pool.names)) if i % 10 == 7}
     while time.monotonic() - began_s < 60.0:
@@ -118,12 +86,12 @@ async def _slow_too(pool: BmcPool, healthy: set[str], began_s: float) -> float:
     return time.monotonic() - began_s
 
 
-def measure(bmcs: int = BMCS) -> dict[str, float]:
-    """Return the figures."""
+def measure(bmcs: int = BMCS, slow_too: bool = True) -> dict[str, float]:
+    """Return the figures; ``slow_too``: also how long the slow ones take."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "password").write_text(PASSWORD, encoding="utf-8")
-        with served(folder, bmcs) as farm:
+        with served(folder, behaviours(bmcs)) as farm:
             config = BmcPoolConfig(
                 bmcs=farm.addresses,
                 user_name=USER,
@@ -134,7 +102,7 @@ def measure(bmcs: int = BMCS) -> dict[str, float]:
             how = farm.ask()
             healthy = {n for n, b in how.items() if not b["dead"] and b["most_s"] < 1.0}
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                found = runner.run(_runs(config, healthy))
+                found = runner.run(_runs(config, healthy, slow_too))
     return {"devices": bmcs, "healthy": len(healthy), **found}
 
 

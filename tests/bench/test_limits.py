@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench import bench_beat_daemon, bench_decide, bench_dispatch_latency
+from tests.bench import bench_beat_daemon, bench_decide, bench_dispatch_latency, bench_redfish
 from tests.bench.__main__ import judged
 from tests.support import require
 
 ORDERS = 30
 BEATS_S = 15.0
 BUSY_FACTOR = 2.0
+BUSY_BMCS = 4.0
 BUSY_RATIO = 6.0
 """Where the bare writes take long too, an order may take this many times as long; 3 to 4 were measured."""
 
@@ -48,6 +49,16 @@ def test_the_beat_is_held_with_a_thousand_points() -> None:
     bench_beat_daemon.say(found)
     assert found["missed"] == 0
     assert found["off_p99_ms"] <= bench_beat_daemon.ALLOWED_MS * min(found["machine_stretch"], BUSY_FACTOR)
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_healthy_of_five_hundred_bmcs_are_capped_within_five_seconds() -> None:
+    """A tenth is dead and a tenth slow; longer only as far as the machine is seen to be busy in the same run."""
+    found = bench_redfish.measure(slow_too=False)
+    bench_redfish.say(found)
+    assert found["capped_s"] <= bench_redfish.ALLOWED_S * min(found["machine_stretch"], BUSY_BMCS)
 
 
 def test_a_figure_is_judged_by_the_limit_beside_it() -> None:

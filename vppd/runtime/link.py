@@ -8,11 +8,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Never
+from typing import Never, Protocol, runtime_checkable
 
 import structlog
 
-from vppd.model import Sample
+from vppd.model import Applied, Sample, Setpoint
 from vppd.ports import Controllable, Plannable, Planner
 from vppd.runtime.actuator import Actuator
 from vppd.runtime.clock import Clock
@@ -23,6 +23,15 @@ from vppd.runtime.table import LatestValues
 log = structlog.get_logger()
 
 Connect = Callable[[], AbstractAsyncContextManager[object]]
+
+
+@runtime_checkable
+class Expectant(Protocol):
+    """A planner that looks whether the cluster does what it planned."""
+
+    def let_go(self) -> None:
+        """Note that the cluster was given back: what was planned is wished no more."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +77,37 @@ async def _run(device: Device, table: LatestValues, clock: Clock, connected: obj
     try:
         async with asyncio.TaskGroup() as group:
             if device.actuator is not None:
-                _command(group, device.actuator, connected, partial(table.set_rejected, i))
+                _command(group, device.actuator, connected, device.planner, partial(table.set_rejected, i))
             group.create_task(watch(device.asset_id, connected, device.pace, clock, store))
     finally:
         silence.cancel()
 
 
 def _command(
-    group: asyncio.TaskGroup, actuator: Actuator, connected: object, set_rejected: Callable[[bool], None]
+    group: asyncio.TaskGroup,
+    actuator: Actuator,
+    connected: object,
+    planner: Planner | None,
+    set_rejected: Callable[[bool], None],
 ) -> None:
     if isinstance(connected, Controllable):
-        group.create_task(actuator.run(connected))
+        group.create_task(actuator.run(_Told(connected, planner) if isinstance(planner, Expectant) else connected))
         return
     log.error("device_takes_no_setpoints", asset=actuator.asset_id)
     set_rejected(True)
+
+
+class _Told:
+    """A cluster whose planner hears that it is given back; else it would take all who go on for refusing."""
+
+    def __init__(self, cluster: Controllable, planner: Expectant) -> None:
+        self._cluster, self._planner = cluster, planner
+
+    async def apply(self, setpoint: Setpoint) -> Applied:
+        return await self._cluster.apply(setpoint)
+
+    async def release(self) -> None:
+        try:
+            await self._cluster.release()
+        finally:
+            self._planner.let_go()

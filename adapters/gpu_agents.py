@@ -11,10 +11,10 @@ import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
-from adapters._agent_caps import AgentCaps, agent_caps
+from adapters._agent_caps import AgentCaps, Node, agent_caps
 from adapters._agents_clock import ClockTable
 from adapters._agents_config import GpuAgentsConfig
-from adapters._agents_load import Memory, View, load, most_w
+from adapters._agents_load import Load, Memory, View, load, most_w
 from adapters._agents_orders import FREE, Orders, Report, some
 from adapters._agents_plan import (
     Targets,
@@ -48,6 +48,7 @@ class GpuAgents:
         self._config, self._agents = config, agents
         self._table = ClockTable(config.clock_table)
         self._memory = Memory(self._table)
+        self._loads: dict[str, tuple[tuple[float, Status | None, Wanted | None] | None, Load | None]] = {}
         self._orders = Orders(agents, config.at_once)
         self._planner: Planner | None = None
         self._budget_w: float | None = None
@@ -126,9 +127,7 @@ class GpuAgents:
         names = self._names()
         for i, name in enumerate(names):
             node = self._agents.nodes.get(name)
-            found = None
-            if node is not None and self._agents.is_fresh(node):
-                found = load(config, node, self._memory, self._table, self._orders.held.get(name))
+            found = self._load(node) if node is not None and self._agents.is_fresh(node) else None
             if found is None:
                 view.silent_w[name] = most_w(config, node)
                 view.rest_w += view.silent_w[name] + config.node_rest_w
@@ -141,6 +140,15 @@ class GpuAgents:
             raise Unreachable(f"no agent of {config.site} speaks")
         self._memory.keep(dict.fromkeys(names))
         return view
+
+    def _load(self, node: Node) -> Load | None:
+        """Return a node's load, looked at once for each of its messages and orders."""
+        now = node.spoke_s, node.status, self._orders.held.get(node.name)
+        before, found = self._loads.get(node.name, (None, None))
+        if before != now:
+            found = load(self._config, node, self._memory, self._table, now[2])
+            self._loads[node.name] = now, found
+        return found
 
     def _names(self) -> list[str]:
         return self._config.chosen(self._agents.nodes)

@@ -146,7 +146,7 @@ class SwarmAgent:
                     self._let_go_in_time(loop.time())
                 if loop.time() >= beat_s:
                     self._tell()
-                    beat_s += self._telemetry_s
+                    beat_s = max(beat_s + self._telemetry_s, loop.time())  # what a busy machine missed is not caught up
                 if loop.time() >= pinged_s + 20.0:
                     pinged_s = loop.time()
                     self._client.ping()
@@ -238,7 +238,8 @@ async def swarm(
     step_s = telemetry_s / max(len(agents), 1)
     tasks = [asyncio.create_task(a.run(host, port, i * step_s)) for i, a in enumerate(agents.values())]
     try:
-        await asyncio.gather(*(agent.connected() for agent in agents.values()))
+        async with asyncio.timeout(60.0):
+            await asyncio.gather(*(agent.connected() for agent in agents.values()))
         yield agents
     finally:
         for task in tasks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from typing import cast
 
 from vppd.agent.wire import Topics
 
@@ -24,8 +25,7 @@ class MqttClient(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say hello, with the last will."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         flags = 0x02 | 0x04 | 0x08 | 0x20  # clean session, will with QoS 1, retained
         head = _text("MQTT") + bytes([4, flags]) + struct.pack(">H", self._keepalive_s)
         self._send(_CONNECT, 0, head + _text(self._name) + _text(self._topics.availability) + _text("offline"))

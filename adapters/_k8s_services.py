@@ -51,7 +51,10 @@ class Services:
     def floor(self, thing: Thing, replicas: int) -> int:
         """Return the fewest replicas that may stay of an object that has ``replicas`` when nothing is held back."""
         name = self._name(thing)
-        return self._guard.least_replicas(name, replicas) if self._guard is not None and name else 0
+        if self._guard is None or not name:
+            return 0
+        # With no pod that could be asked there is nothing to judge by.
+        return self._guard.least_replicas(name, replicas) if self._ready.get(name) else replicas
 
     async def follow(self, back: Callable[[], None]) -> Never:
         """Look at the services for ever; call ``back`` when one of them needs replicas that are held back."""

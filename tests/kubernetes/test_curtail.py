@@ -9,7 +9,7 @@ import pytest
 
 from tests.kubernetes.room import APPS, GPU_W, Room, draws, limit, within
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 HPAS = "/apis/autoscaling/v1"
 
 

@@ -12,7 +12,7 @@ import pytest
 from tests.kubernetes.room import GPU_W, Body, Room, limit
 from tests.servers.kubernetes import KubernetesServer, until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 KUEUE, RAY, KUBEFLOW, JOB_SET = "kueue.x-k8s.io/v1beta1", "ray.io/v1", "kubeflow.org/v1", "jobset.x-k8s.io/v1alpha2"
 QUEUE = "kueue.x-k8s.io/queue-name"
 

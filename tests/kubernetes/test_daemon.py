@@ -16,7 +16,7 @@ from tests.servers.mosquitto import Mosquitto
 from tests.support import free_port
 from vppd.demo.tomlwriter import Value, dump
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 BASE_W, ALL = 2_000.0, 6
 
 

@@ -15,7 +15,7 @@ from tests.kubernetes.room import GPU_W, Room, draws, limit
 from tests.servers.kubernetes import ADMIN
 from tests.support import ROOT
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "kubernetes.md").read_text(encoding="utf-8"), re.DOTALL)
 
 

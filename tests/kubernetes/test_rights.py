@@ -8,7 +8,7 @@ import pytest
 from tests.kubernetes.room import APPS, BATCH, CORE, Room
 from tests.servers.kubernetes import VPPD
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 REVIEW = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 CHANGED = {
     "apps": ("deployments", "statefulsets"),

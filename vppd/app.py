@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from vppd.api.app import build_app
 from vppd.api.serve import serve
 from vppd.config import Config, InvalidConfig, examine
 from vppd.consequences import Consequences, LastDecision
-from vppd.core.bearing import LONGEST_S, bearing, left_s
+from vppd.core.bearing import bearing, left_s
 from vppd.core.failsafe import SITE_RULES, Severity
 from vppd.core.state import Decision, State
 from vppd.errors import ConfigError, Garbled
@@ -311,10 +312,10 @@ class Daemon:
         return self._devices.shed_first(i for i in range(len(self._plant.asset_ids)) if self._plant.node[i] == node)
 
     def _horizon_s(self, asset: int) -> float:
-        """Return how long the orders that bear on an asset go on, 0 when there is none. [s]"""
+        """Return how long the orders that bear on an asset go on, inf without an end, 0 when there is none. [s]"""
         decision = self._last.decision
         if decision is None:
-            return LONGEST_S
+            return math.inf
         return left_s(bearing(asset, decision.demands, self._plant), self._clock.now())
 
     async def _watch_clock(self, channel: MqttChannel | None) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 
 from vppd.core.state import Demand
 from vppd.snapshot import Plant
-
-LONGEST_S = 3600.0
-"""An order without an end counts as lasting so long, from every moment on. [s]"""
 
 
 def bearing(asset: int, demands: Sequence[Demand], plant: Plant) -> tuple[Demand, ...]:
@@ -23,6 +21,6 @@ def bearing(asset: int, demands: Sequence[Demand], plant: Plant) -> tuple[Demand
 
 
 def left_s(demands: Sequence[Demand], at: datetime) -> float:
-    """Return how long the last of these demands goes on, 0 without any. [s]"""
+    """Return how long the last of these demands goes on, inf when it has no end, 0 without any. [s]"""
     ends = [d.order.interval.end for d in demands]
-    return max((LONGEST_S if end is None else max((end - at).total_seconds(), 0.0) for end in ends), default=0.0)
+    return max((math.inf if end is None else max((end - at).total_seconds(), 0.0) for end in ends), default=0.0)

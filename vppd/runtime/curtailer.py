@@ -39,6 +39,9 @@ REACTION_S = 5.0
 BAR_S = 120.0
 """A job that did not follow is left alone for so long. [s]"""
 DEFAULT_HORIZON_S = 3600.0
+"""Looked ahead at most; without an order what could be shed is told for so long. [s]"""
+AT_ONCE_S = 60.0
+"""For an order without an end what could be shed is told for the next minute: as long as the accounts last. [s]"""
 SAME_FRAC = 0.002
 """A budget that moves by less asks for no new plan. [0-1]"""
 SPARE_FRAC = 0.02
@@ -92,7 +95,7 @@ class Curtailer:
         horizon_s: Callable[[], float] = lambda: DEFAULT_HORIZON_S,
         known: tuple[Books, Classes] | None = None,
     ) -> None:
-        """``horizon_s``: until the order in force ends, 0 when there is none [s]; ``known``: of an earlier process."""
+        """``horizon_s``: until the order in force ends, inf for no end, 0 for no order [s]; ``known``: of an earlier process."""
         self.asset_id, self._terms, self._mono_s, self._horizon_s = asset_id, terms, mono_s, horizon_s
         self.books, self.classes = known or (blank(terms.window_s, mono_s()), classes())
         self.verification = Verification(asset_id, terms.ramp_s)
@@ -124,12 +127,12 @@ class Curtailer:
         return kept.answer
 
     def shed_w(self, workload: Workload) -> tuple[float, ...]:
-        """Return what could be shed until the order ends, or for an hour, by flex tier 0-3. [W, >= 0]"""
+        """Return what could be shed all the time until the order ends, or for an hour, by flex tier 0-3. [W, >= 0]"""
         now_s = self._mono_s()
         columns = self._look(workload, now_s)
         _, jobs, state = self._rows(columns, now_s)
-        horizon_s = min(self._horizon_s() or DEFAULT_HORIZON_S, DEFAULT_HORIZON_S)
-        step_s = self._terms.step_s
+        horizon_s, step_s = self._horizon_s() or DEFAULT_HORIZON_S, self._terms.step_s
+        horizon_s = AT_ONCE_S if np.isinf(horizon_s) else min(horizon_s, DEFAULT_HORIZON_S)
         most_w = sheddable_w(self.classes.curves, jobs, state, now_s, max(horizon_s, step_s), step_s)
         # The margin below a budget has to be shed too, so it cannot be counted on.
         total_w, full_w = sum(most_w), workload.rest_w + float(columns.full_w.sum())
@@ -141,6 +144,12 @@ class Curtailer:
         """Note that the cluster was given back: nothing that was found in force is in force any more."""
         n = len(self.books.ids)
         self.books = replace(self.books, lost_frac=np.zeros(n), paused=np.zeros(n, dtype=np.bool_))
+
+    def let_go(self) -> None:
+        """Note that the cluster is given back while we go on: who goes on now does not refuse, and the next cut begins anew."""
+        n = len(self._track.ids)
+        self._track = wished(self._track, np.ones(n), np.zeros(n, dtype=np.bool_), self._mono_s())
+        self._kept = self._ceiling = None
 
     # ---- what was found --------------------------------------------------------------------------------------------
 
@@ -199,7 +208,7 @@ class Curtailer:
     def _anew(self, columns: Columns, workload: Workload, budget_w: float, aim_w: float, now_s: float) -> _Kept:
         gangs, jobs, state = self._rows(columns, now_s)
         step_s = self._terms.step_s
-        horizon_s = max(self._horizon_s(), step_s)
+        horizon_s = min(max(self._horizon_s(), step_s), DEFAULT_HORIZON_S)
         budget = ahead(self._ceiling, aim_w, workload.rest_w, now_s, horizon_s, step_s)
         found = plan(self.classes.curves, jobs, state, budget, now_s)
         if (

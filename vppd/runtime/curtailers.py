@@ -20,7 +20,7 @@ from vppd.runtime.curtail_file import packed, read, write
 from vppd.runtime.curtailer import Curtailer, Terms
 
 TICK_S = 1.0
-CHANGED_S = 2.0
+CHANGED_S = 1.0
 """What is in force has changed: written this long after the last time, and no sooner. [s]"""
 KEPT_S = 10.0
 """While anybody is held or has lost something: written this often. [s]"""
@@ -102,7 +102,7 @@ class Curtailers(Mapping[str, Curtailer]):
 def curtailers_of(config: Config, clock: Clock, horizon_s: Callable[[int], float]) -> Curtailers:
     """Return a planner for every cluster that is controlled, with the accounts of an earlier process.
 
-    ``horizon_s`` says how long the orders that bear on an asset go on, 0 when there is none. [s]
+    ``horizon_s`` says how long the orders that bear on an asset go on, inf without an end, 0 when there is none. [s]
     """
     folder, found = config.site.state_dir, {}
     for i, asset in enumerate(config.assets):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
@@ -226,6 +227,8 @@ class MqttChannel:
             keepalive=settings.quiet_s,
             timeout=settings.ack_timeout_s,
             tls_context=settings.tls,
+            # A receipt must not wait for the acknowledgement of the one before it.
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             **version,
         )
         inner = _inner(client)

@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
+import yaml
 from kubernetes_asyncio.client.api_client import ApiClient
 from kubernetes_asyncio.client.configuration import Configuration
 from kubernetes_asyncio.config import ConfigException, load_incluster_config
@@ -21,7 +22,7 @@ from kubernetes_asyncio.config.kube_config import load_kube_config
 
 from adapters._k8s_config import KubernetesConfig
 from adapters._k8s_link import Answer, Conflict, Forbidden, Missing, Outdated
-from vppd.errors import ConfigError, DeviceError, Garbled, Refused, Unreachable
+from vppd.errors import DeviceError, Garbled, Refused, Unreachable
 
 _PAGE = 500
 _WATCH_S = 60
@@ -116,14 +117,14 @@ class Client:
 
 @asynccontextmanager
 async def client(config: KubernetesConfig) -> AsyncIterator[Client]:
-    """Open a connection with the configured credentials. Raises ConfigError or Unreachable."""
+    """Open a connection with the configured credentials. Raises Refused or Unreachable."""
     settings = Configuration()
     settings.connection_pool_maxsize = config.at_once + max(len(config.namespaces), 1)  # each is watched
     await _credentials(config, settings)
     try:
         api = ApiClient(settings)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"the certificates for the API server cannot be used: {error}") from error
+        raise Refused(f"the certificates for the API server cannot be used: {error}") from error
     async with api:
         yield Client(config, api)
 
@@ -135,12 +136,13 @@ async def _credentials(config: KubernetesConfig, settings: Configuration) -> Non
             return
         assert config.kubeconfig is not None
         if not await asyncio.to_thread(config.kubeconfig.is_file):
-            raise ConfigError(f"kubeconfig: there is no file {config.kubeconfig}")
+            raise Refused(f"kubeconfig: there is no file {config.kubeconfig}")
         await load_kube_config(
             str(config.kubeconfig), context=config.context or None, client_configuration=settings, persist_config=False
         )
-    except ConfigException as error:
-        raise ConfigError(f"no credentials for the cluster: {error}") from error
+    except (ConfigException, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        # the library stumbles over files that are YAML and no kubeconfig
+        raise Refused(f"no credentials for the cluster: {error}") from error
     except OSError as error:
         raise Unreachable(f"no credentials for the cluster: {error}") from error
 

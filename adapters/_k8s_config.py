@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from adapters._inference_config import InferenceConfig
+from adapters._k8s_kinds import BY_NAME
 
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
@@ -84,6 +86,11 @@ class KubernetesConfig(BaseModel):
             raise ValueError("give either a kubeconfig or in_cluster = true")
         if self.in_cluster and self.context:
             raise ValueError("context belongs to a kubeconfig, not to in_cluster = true")
+        unknown = [name for name in self.kinds if name not in BY_NAME]
+        if unknown:
+            raise ValueError(f"kinds: {', '.join(unknown)} unknown; known are {', '.join(BY_NAME)}")
+        if find_spec("kubernetes_asyncio") is None:
+            raise ValueError("the adapter needs its extra: pip install 'vppd[kubernetes]'")
         if self.gpu_w < self.gpu_idle_w:
             raise ValueError("gpu_w must not be below gpu_idle_w")
         return self

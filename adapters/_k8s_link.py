@@ -9,9 +9,9 @@ from typing import Any, Protocol, TypeVar
 
 from adapters._k8s_config import KubernetesConfig
 from adapters._k8s_held import HELD
-from adapters._k8s_kinds import BY_NAME, KINDS, Body, Kind, Resource, Thing, Way, found_groups
+from adapters._k8s_kinds import KINDS, Body, Kind, Resource, Thing, Way, found_groups
 from adapters._k8s_power import Node, node_of
-from vppd.errors import ConfigError, Garbled, Refused
+from vppd.errors import Garbled, Refused
 
 T = TypeVar("T")
 
@@ -204,9 +204,6 @@ def is_queued(thing: Thing) -> bool:
 
 
 def _chosen(config: KubernetesConfig) -> tuple[Kind, ...]:
-    unknown = [name for name in config.kinds if name not in BY_NAME]
-    if unknown:
-        raise ConfigError(f"kinds: {', '.join(unknown)} unknown; known are {', '.join(BY_NAME)}")
     if not config.kinds:
         return tuple(kind for kind in KINDS if kind.namespaced or not config.namespaces)
     return tuple(kind for kind in KINDS if kind.name in config.kinds or kind.way is Way.COMPANION)

@@ -16,7 +16,9 @@ from adapters.kubernetes import KubernetesCluster, connect
 from tests.adapters.kubernetes_stub import HPAS, Stub, stub_server
 from vppd.errors import Refused, Unreachable
 from vppd.model import Applied, Setpoint
+from vppd.ports import Plannable
 from vppd.testing.conformance import AdapterConformance, Rig
+from vppd.workload import Curtailment, Knob, Workload
 
 GPU_W = 700.0 - 65.0 + 2 * 4.0
 """What one pod with one GPU and two CPUs draws."""
@@ -346,6 +348,37 @@ async def test_a_kind_that_may_not_be_listed_is_told(tmp_path: Path) -> None:
     async with cluster(tmp_path, prepare) as (stub, device):
         assert "RayJob cannot be listed" in (await limit(device, IDLE_W + 2 * GPU_W)).detail
         assert len(stub.pods("chat")) == 2
+
+
+class Halves:
+    """A planner that halves the replicas of everything and pauses what can be paused."""
+
+    def plan(self, workload: Workload, budget_w: float, now_s: float) -> Curtailment:
+        """Return the same for every budget."""
+        levels = {job.id: 0.45 for job in workload.jobs if job.knob is Knob.REPLICAS}
+        return Curtailment(levels, frozenset(job.id for job in workload.jobs if job.pausable), budget_w)
+
+    def shed_w(self, workload: Workload) -> tuple[float, ...]:
+        """Return something to be known by."""
+        return 0.0, 1.0, 2.0, 3.0
+
+
+async def test_a_planner_that_is_handed_over_decides(tmp_path: Path) -> None:
+    """Its levels are carried out in whole replicas, rounded down; a job need not rest then: the planner keeps accounts."""
+
+    def prepare(stub: Stub) -> None:
+        stub.deployment("chat", 1, 5)
+        stub.job("train", 2, 2)
+
+    async with cluster(tmp_path, prepare) as (stub, device):
+        assert isinstance(device, Plannable)
+        device.plan_with(Halves())
+        assert (await device.read()).tier_shed_w == (0.0, 1.0, 2.0, 3.0)
+        await limit(device, IDLE_W)
+        assert (len(stub.pods("chat")), len(stub.pods("train"))) == (2, 0)
+        await device.release()
+        train = next(p for p in stub.objects if p.endswith("/train"))
+        assert stub.objects[train]["metadata"]["annotations"] == {}
 
 
 async def test_a_renewed_token_is_read_again(tmp_path: Path) -> None:

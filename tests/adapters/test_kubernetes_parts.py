@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,8 +18,9 @@ from adapters._k8s_pick import Picker
 from adapters._k8s_power import Pod, pod_of, quantity
 from adapters._k8s_time import parsed_s, text
 from adapters._tier_order import TOLERANCE_FRAC, TierOrder
+from adapters.kubernetes import connect
 from tests.adapters.kubernetes_stub import Body, merge
-from vppd.errors import Garbled
+from vppd.errors import Garbled, Refused
 from vppd.ports import Planner
 from vppd.workload import Job, Knob, Workload
 
@@ -153,9 +155,27 @@ def test_selectors(rule: Body, names: set[str]) -> None:
     ],
 )
 def test_connections_that_cannot_be_meant(wrong: Body) -> None:
-    """One way to the cluster, and powers in order."""
+    """One way to the cluster, kinds that there are, and powers in order."""
     with pytest.raises(ValidationError):
         KubernetesConfig.model_validate(wrong)
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the client library the configuration is refused, with what to install."""
+    monkeypatch.setattr("adapters._k8s_config.find_spec", lambda name: None)
+    with pytest.raises(ValidationError, match=r"vppd\[kubernetes\]"):
+        KubernetesConfig(in_cluster=True)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", "clusters: []"])
+async def test_credentials_that_cannot_be_used_are_refused(tmp_path: Path, text: str) -> None:
+    """A kubeconfig that is missing, no YAML or not complete leaves the asset down, with a reason, and nothing else."""
+    path = tmp_path / "kubeconfig"
+    if text:
+        path.write_text(text)
+    with pytest.raises(Refused):
+        async with connect(KubernetesConfig(kubeconfig=path)):
+            pass
 
 
 JOBS = st.builds(

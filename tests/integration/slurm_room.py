@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import httpx
 import paho.mqtt.client as paho
@@ -26,8 +26,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from tests.grid.dispatcher import Key, event, watts
 from tests.servers.mosquitto import Mosquitto
-from tests.servers.slurm import SlurmServer, until
-from tests.support import free_port
+from tests.servers.slurm import SlurmServer, steady_port, until
 from vppd.demo.tomlwriter import Value, dump
 from vppd.sim.faults import Outage
 from vppd.sim.generation import MeterUnit
@@ -38,6 +37,19 @@ BASE_W, IDLE_W, JOB_W = 30_000.0, 5_000.0, 20_000.0
 """The rest of the room; a node with nothing on it; a job of one CPU. [W]"""
 NODES, CPUS = 2, 2
 _LOOK_S = 0.3
+
+
+class Watch(Protocol):
+    """What the meter asks."""
+
+    @property
+    def power_w(self) -> float:
+        """Return what the feed draws. [W]"""
+        ...
+
+    def look(self) -> None:
+        """Look again."""
+        ...
 
 
 class Witness:
@@ -70,7 +82,7 @@ class Witness:
 class Meter:
     """The SunSpec meter of the feed, fed by the witness; a context manager with a thread of its own."""
 
-    def __init__(self, witness: Witness) -> None:
+    def __init__(self, witness: Watch) -> None:
         self.port = 0
         self._witness = witness
         self._up, self._over = threading.Event(), threading.Event()
@@ -171,29 +183,41 @@ class Dispatcher:
         self._client.loop_stop()
         self._client.on_connect = self._client.on_message = None
 
-    def load_target(self, power_w: float | None) -> None:
-        """Set, or lift, the feed's load target; return when that has been accepted. [W]"""
+    def load_target(self, power_w: float | None, for_s: float | None = None) -> None:
+        """Set, or lift, the feed's load target, for some time or until it is replaced; return when accepted. [W, s]"""
         constraint = None if power_w is None else watts(power_w)
-        data = {"targets": [{"interval": {}, "feed_tags": ["main-a"], "load_constraint": constraint}]}
+        interval = {} if for_s is None else {"start_time": _at(), "end_time": _at(for_s)}
+        data = {"targets": [{"interval": interval, "feed_tags": ["main-a"], "load_constraint": constraint}]}
         self._insist("grid/v1/isv/tso/loadtarget/set", "grid.loadtarget.set.v1", data)
 
     def limit(self, power_w: float, for_s: float) -> None:
         """Limit the feed for some time from now; return when that has been accepted. [W]"""
+        self._order("limit", for_s, power=watts(power_w))
+
+    def reduce(self, power_w: float, for_s: float) -> None:
+        """Take so much off what the feed draws, for some time from now; return when that has been accepted. [W]"""
+        self._order("reduce", for_s, power=watts(power_w))
+
+    def release(self) -> None:
+        """End all orders on the feed; return when that has been accepted."""
+        self._order("release", 60.0)
+
+    def data_of(self, topic: str) -> list[Mapping[str, Any]]:
+        """Return the data of all messages on a topic."""
+        return [data for where, data in self.said if where == topic]
+
+    def _order(self, kind: str, for_s: float, **rest: object) -> None:
         self._seq += 1
         data = {
             "order_id": str(uuid.uuid4()),
             "seq": self._seq,
             "expires_at": _at(60.0),
             "resource": "main-a",
-            "kind": "limit",
-            "power": watts(power_w),
+            "kind": kind,
             "interval": {"start_time": _at(), "end_time": _at(for_s)},
+            **rest,
         }
         self._insist("vpp/v1/dc1/issuer/tso/order/set", "vpp.order.set.v1", data)
-
-    def data_of(self, topic: str) -> list[Mapping[str, Any]]:
-        """Return the data of all messages on a topic."""
-        return [data for where, data in self.said if where == topic]
 
     def _insist(self, topic: str, kind: str, data: Mapping[str, Any]) -> None:
         envelope = event(kind, self.key.jws(data), time=_at())
@@ -217,10 +241,17 @@ def _at(ahead_s: float = 0.0) -> str:
 
 
 def write_config(
-    folder: Path, server: SlurmServer, broker: Mosquitto, meter: int, issuer: Key, **cluster: Value
+    folder: Path,
+    server: SlurmServer,
+    broker: Mosquitto,
+    meter: int,
+    issuer: Key,
+    cluster: Mapping[str, Value],
+    rated_w: float = NODES * (IDLE_W + CPUS * JOB_W),
+    curtail: Mapping[str, Value] | None = None,
 ) -> tuple[Path, str]:
     """Write ``vppd.toml`` with its keys; return its path and where the API will listen."""
-    agent, http = Key("agent-1"), f"{HOST}:{free_port()}"
+    agent, http = Key("agent-1"), f"{HOST}:{steady_port()}"
     (folder / "agent.pem").write_bytes(agent.private_pem())
     (folder / "agent.pem").chmod(0o600)
     (folder / "tso.pem").write_bytes(issuer.public_pem())
@@ -261,7 +292,8 @@ def write_config(
                 "kind": "cluster",
                 "adapter": "slurm",
                 **on_feed,
-                "rated_w": NODES * (IDLE_W + CPUS * JOB_W),
+                "rated_w": rated_w,
+                "curtail": curtail or {},
                 "connection": slurm,
             },
         ],
@@ -272,7 +304,7 @@ def write_config(
                 {
                     "id": "tso",
                     "keys": [{"kid": issuer.kid, "alg": "ES256", "public_key_file": "tso.pem"}],
-                    "grants": [{"resource": "*", "kinds": ["limit", "release"], "max_power_w": 200_000.0}],
+                    "grants": [{"resource": "*", "kinds": ["limit", "reduce", "release"], "max_power_w": 200_000.0}],
                 }
             ],
         },

@@ -123,7 +123,7 @@ def raise_room(server: SlurmServer, mosquitto: Mosquitto, tmp_path: Path) -> Ite
         def start(**cluster: tuple[str, ...]) -> Room:
             key, witness = Key("tso-1"), Witness(server)
             meter = stack.enter_context(Meter(witness))
-            config, http = write_config(tmp_path, server, mosquitto, meter.port, key, **cluster)
+            config, http = write_config(tmp_path, server, mosquitto, meter.port, key, cluster)
             dispatcher = stack.enter_context(Dispatcher(mosquitto, key))
             return Room(server, witness, dispatcher, stack.enter_context(Daemon(config, http)))
 

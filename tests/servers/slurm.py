@@ -11,16 +11,17 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
-from tests.support import absent, free_port, require
+from tests.support import absent, require
 
 JOB_USER = "daemon"
 REST_USER = "nobody"
@@ -73,7 +74,7 @@ class SlurmServer:
         self.base = base
         self.nodes = tuple(f"node{i}" for i in range(1, nodes + 1))
         self.conf = base / "slurm.conf"
-        self.rest_port = free_port()
+        self.rest_port = steady_port()
         self.url = f"http://127.0.0.1:{self.rest_port}"
         self.environment = {**os.environ, "SLURM_CONF": str(self.conf)}
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
@@ -201,8 +202,8 @@ class SlurmServer:
         for folder in ("state", "log", "jwt.key"):
             shutil.chown(self.base / folder, "slurm", "slurm")
         shape = f"NodeHostname=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=64000 State=UNKNOWN"
-        nodes = "\n".join(f"NodeName={node} {shape} Port={free_port()}" for node in self.nodes)
-        self.conf.write_text(_CONF.format(base=self.base, ctld_port=free_port(), nodes=nodes))
+        nodes = "\n".join(f"NodeName={node} {shape} Port={steady_port()}" for node in self.nodes)
+        self.conf.write_text(_CONF.format(base=self.base, ctld_port=steady_port(), nodes=nodes))
 
     def _spawn(self, name: str, *command: str) -> None:
         environment = {**self.environment, "SLURM_JWT": "daemon"} if name == "slurmrestd" else self.environment
@@ -257,6 +258,15 @@ def until(
         if time.monotonic() > deadline_s:
             raise AssertionError(f"not within {for_s:g} s: {what}; seen: {seen()}")
         time.sleep(0.05)
+
+
+def steady_port() -> int:
+    """Return a port on loopback that is free, and stays so while its server is down: none that connections are given to go out by."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _listens(port: int) -> bool:

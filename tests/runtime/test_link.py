@@ -15,7 +15,10 @@ from structlog.testing import capture_logs
 from tests.runtime.rig import CLOCK, LEASE_S, Book
 from vppd.errors import Unreachable
 from vppd.model import Kind, Outcome, Sample, Setpoint
+from vppd.ports import Planner
 from vppd.runtime.actuator import Actuator
+from vppd.runtime.curtailer import Curtailer
+from vppd.runtime.curtailer import Terms as CurtailTerms
 from vppd.runtime.intents import Terms
 from vppd.runtime.link import Connect, Device, attend
 from vppd.runtime.poller import Pace
@@ -165,3 +168,32 @@ async def test_a_thousand_devices_spread_and_stop_at_once() -> None:
     done, pending = await asyncio.wait(tasks, timeout=1.0)
     assert not pending
     assert all(task.cancelled() for task in done)
+
+
+async def test_a_cluster_gets_its_planner_at_every_connection() -> None:
+    """The same one each time, before it is first read; without a planner it goes by its own lights."""
+    table, order = LatestValues(["hall"]), list[object]()
+    planner = Curtailer("hall", CurtailTerms(), CLOCK.mono_s)
+
+    class Cluster:
+        def plan_with(self, given: Planner) -> None:
+            order.append(given)
+
+        async def read(self) -> Sample:
+            order.append("read")
+            if order.count("read") == 2:
+                raise Unreachable("gone")
+            return Sample(power_w=1.0)
+
+    @asynccontextmanager
+    async def connect() -> AsyncIterator[object]:
+        yield Cluster()
+
+    device = Device("hall", connect, PACE, None, planner)
+    task = asyncio.ensure_future(attend(device, table, CLOCK, Random(1)))
+    await asyncio.sleep(5.0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert order[:2] == [planner, "read"]
+    assert order.count(planner) == 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
-JOBS_SHOWN = 40
+JOBS_SHOWN = 20
+WORTH_SAYING_W = 50.0
 
 
 def why_lines(found: Mapping[str, Any], jobs_shown: int = JOBS_SHOWN) -> Iterator[str]:
@@ -13,7 +15,7 @@ def why_lines(found: Mapping[str, Any], jobs_shown: int = JOBS_SHOWN) -> Iterato
     state = found["state"]
     well = "" if state["severity"] == "none" else f", {state['severity']}: {state['failsafe']}"
     link = "" if state["online"] else ", offline"
-    yield f"{found['asset']} ({found['kind']} on {found['feed']}) at {found['at']}: {_kw(state['power_w'])}{link}{well}"
+    yield f"{found['asset']} ({found['kind']} on {found['feed']}) at {_at(found['at'])}: {_kw(state['power_w'])}{link}{well}"
     yield from _orders(found)
     yield from _told(found)
     if found["chosen"] is not None:
@@ -28,10 +30,10 @@ def _orders(found: Mapping[str, Any]) -> Iterator[str]:
     if not found["orders"]:
         yield "ordered  nothing: no order bears on it"
     for order in found["orders"]:
-        until = order["end"] or "replaced"
+        until = _at(order["end"]) if order["end"] else "replaced"
         yield (
             f"ordered  {order['kind']} {_kw(order['power_w'])} on {order['resource']} by {order['issuer']}, "
-            f"order {order['order_id']}, {order['start']} until {until}"
+            f"order {order['order_id']}, {_at(order['start'])} until {until}"
         )
     for need in found["needs"]:
         if need["target_w"] is not None or need["limit_w"] is not None:
@@ -50,17 +52,17 @@ def _told(found: Mapping[str, Any]) -> Iterator[str]:
         return
     what = "given back to itself" if told["power_w"] is None else f"told {_kw(told['power_w'])}"
     cause = f" because of {told['cause']}" if told["cause"] else ""
-    outcome = "under way" if told["outcome"] is None else f"{told['outcome']} at {told['outcome_at']}"
+    outcome = "under way" if told["outcome"] is None else f"{told['outcome']} at {_at(told['outcome_at'])}"
     readback = "" if told["readback_w"] is None else f", reads back {_kw(told['readback_w'])}"
     detail = f" ({told['detail']})" if told["detail"] else ""
-    yield f"told     {what}{cause} at {told['at']}: {outcome}{readback}{detail}"
+    yield f"told     {what}{cause} at {_at(told['at'])}: {outcome}{readback}{detail}"
 
 
 def _chosen(chosen: Mapping[str, Any], jobs_shown: int) -> Iterator[str]:
     short = f", {_kw(chosen['short_w'])} that nobody may give" if chosen["short_w"] else ""
     back = "; power comes back step by step" if chosen["gives_back"] else ""
     yield (
-        f"chosen   at {chosen['at']}: aims at {_kw(chosen['aimed_w'])} of {_kw(chosen['budget_w'])}, expects "
+        f"chosen   at {_at(chosen['at'])}: aims at {_kw(chosen['aimed_w'])} of {_kw(chosen['budget_w'])}, expects "
         f"{_kw(chosen['expected_w'])}{short}{back}"
     )
     for job in chosen["jobs"][:jobs_shown]:
@@ -80,7 +82,9 @@ def _measured(measured: Mapping[str, Any]) -> Iterator[str]:
         )
         short = f", short by {_kw(measured['short_w'])}" if measured["short_w"] else ""
         deeper = (
-            f"; the next plan goes {_kw(measured['correction_w'])} deeper" if measured["correction_w"] > 0.0 else ""
+            f"; the next plan goes {_kw(measured['correction_w'])} deeper"
+            if measured["correction_w"] > WORTH_SAYING_W
+            else ""
         )
         yield (
             f"measured {_kw(measured['before_w'])} before, {_kw(measured['expected_w'])} expected, "
@@ -89,10 +93,15 @@ def _measured(measured: Mapping[str, Any]) -> Iterator[str]:
     for step in measured["steps"][-3:]:
         short = f", short by {_kw(step['short_w'])}" if step["short_w"] else ""
         yield (
-            f"verified at {step['at']}: budget {_kw(step['budget_w'])}, measured {_kw(step['measured_w'])}, "
+            f"verified at {_at(step['at'])}: budget {_kw(step['budget_w'])}, measured {_kw(step['measured_w'])}, "
             f"{step['delivered_frac']:.0%} delivered{short}"
         )
 
 
 def _kw(power_w: float | None) -> str:
     return "-" if power_w is None else f"{power_w / 1e3:.1f} kW"
+
+
+def _at(when: str) -> str:
+    """Return a time without its fractions of a second."""
+    return datetime.fromisoformat(when).strftime("%Y-%m-%d %H:%M:%S %Z")

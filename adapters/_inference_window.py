@@ -50,7 +50,7 @@ def observed(record: Record, at_s: float, pages: Mapping[str, Page | None], conf
 def seen(record: Record, at_s: float, pages: Mapping[str, Page | None], config: InferenceConfig) -> Seen:
     """Return the service over its last window."""
     told = [page for page in pages.values() if page is not None]
-    spans = [span for span in record.spans if span.begin_s >= at_s - config.window_s - 0.5 * config.period_s]
+    spans = [span for span in record.spans if span.end_s > at_s - config.window_s + 1e-6]
     covered_s = at_s - spans[0].begin_s if spans else 0.0
     here = Seen(at_s, len(pages), len(told))
     if covered_s < LEAST_FRAC * config.window_s:

@@ -131,7 +131,7 @@ class RedfishConfig(BmcPoolConfig):
     cap_floor_frac: Fraction = 0.5
     """Never cap below this part of the highest limit a node's BMC allows (of node_max_w where it tells none)."""
     margin_frac: Annotated[float, Field(ge=0.0, le=0.2)] = 0.01
-    """Aim so far below the budget."""
+    """Aim so far below the budget where no planner does."""
     node_max_w: Positive = 8400.0
     """What a node counts for while its BMC does not answer. [W]"""
     read_wait_s: Positive = 1.0

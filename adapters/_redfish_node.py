@@ -17,6 +17,8 @@ from vppd.errors import DeviceError, Refused, Unreachable
 _FIRST_REST_S = 2.0
 _AGAIN_S = 60.0
 """A BMC that took a cap and does not follow is told again after this time, not at every renewal."""
+_SHOWS_S = 3.0
+"""So long after a change its power is read again."""
 _SEARCH = 4.0
 """To find the limits takes so many times as long as to set them."""
 SLACK_W = 1.0
@@ -48,6 +50,7 @@ class Node:
         self._settled: tuple[Prior, ...] | None = None
         """What its limits were when the wish had been carried out."""
         self._settled_s = -math.inf
+        self._look_at_s = math.inf
         self._silent_until_s = -math.inf
         self._barred_until_s = -math.inf
         self._failures = 0
@@ -76,7 +79,7 @@ class Node:
     def is_due(self) -> bool:
         """Say whether it is time to look again."""
         now_s = _now_s()
-        return now_s >= self.seen_s + self._patience.refresh_s and now_s >= self._silent_until_s
+        return now_s >= min(self.seen_s + self._patience.refresh_s, self._look_at_s) and now_s >= self._silent_until_s
 
     def is_fresh(self, for_s: float) -> bool:
         """Say whether it has been looked at lately. [s]"""
@@ -131,7 +134,7 @@ class Node:
 
     async def _looked(self) -> Cap:
         cap = await self.bmc.look()
-        self.seen_s = _now_s()
+        self.seen_s, self._look_at_s = _now_s(), math.inf
         # Somebody else has changed it or the node has been restarted; or it was told a while ago and does not follow.
         lags = not self._follows(cap) and self.seen_s >= self._settled_s + _AGAIN_S
         if lags or self._settled != self.bmc.priors():
@@ -148,6 +151,7 @@ class Node:
             cap = await (self._lift() if wanted_w is None else self._cap(wanted_w))
             if wanted_w == self._wanted_w:
                 self._settled, self._settled_s = self.bmc.priors(), _now_s()
+                self._look_at_s = self._settled_s + _SHOWS_S
                 return cap
 
     async def _lift(self) -> Cap:

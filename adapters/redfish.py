@@ -136,8 +136,7 @@ class RedfishNodes:
         """Plan, cap, lift what is not to be capped any more, and say what to expect."""
         await self._pool.news(self._config.read_wait_s)
         loads = self._loads()
-        aim_w = budget_w * (1.0 - self._config.margin_frac) if budget_w > 0.0 else budget_w
-        fresh_w = self._plan(loads, aim_w)
+        fresh_w = self._plan(loads, budget_w)
         caps_w = steady(fresh_w, self._caps_w)
         self._caps_w = caps_w
         lifted = [name for name in self._pool.books.kept if name not in caps_w and name in self._pool.names]
@@ -145,10 +144,10 @@ class RedfishNodes:
         raised = await self._pool.put_all(dict.fromkeys(lifted), None)
         return self._applied(budget_w, loads, caps_w, {**lowered, **raised})
 
-    def _plan(self, loads: list[Load], aim_w: float) -> dict[str, float]:
+    def _plan(self, loads: list[Load], budget_w: float) -> dict[str, float]:
         if self._planner is None:
-            return headroom(loads, aim_w)
-        return planned(loads, self._planner.plan(workload(loads), aim_w, _now_s()))
+            return headroom(loads, budget_w - self._config.margin_frac * max(budget_w, 0.0))
+        return planned(loads, self._planner.plan(workload(loads), budget_w, _now_s()))  # it keeps a margin of its own
 
     def _applied(
         self, budget_w: float, loads: list[Load], caps_w: Mapping[str, float], outcomes: Mapping[str, Outcome]

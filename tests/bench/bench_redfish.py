@@ -48,7 +48,7 @@ async def capped(pool: BmcPool, healthy: set[str], valid_for_s: float) -> tuple[
     began_s, cpu_s = time.monotonic(), time.process_time()
     left = set(healthy)
     await pool.put_all(dict.fromkeys(pool.names, CAP_W), valid_for_s, wait_s=0.0)
-    while left and time.monotonic() - began_s < 60.0:
+    while left and time.monotonic() - began_s < 150.0:
         await asyncio.sleep(0.05)
         left -= {name for name in left if (cap := pool.cap(name)) and cap.cap_w is not None and cap.cap_w <= CAP_W}
     assert not left, f"{len(left)} healthy nodes are not capped"

@@ -65,6 +65,11 @@ class Held(NamedTuple):
     """The limit that was there before, and comes back. [W]"""
     detail: str
 
+    @property
+    def freed_w(self) -> float:
+        """Return how much less than before it may draw, 0 when that is not known. [W]"""
+        return 0.0 if self.cap_w is None or self.prior_w is None else max(self.prior_w - self.cap_w, 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -94,14 +99,15 @@ class Status:
 
     @property
     def in_force_w(self) -> float | None:
-        """Return what holds for the node: the sum over its devices where one said no, else the node's cap. [W]"""
+        """Return what holds for the node: the sum over its devices where one said no, else the node's cap; None when it is not known. [W]"""
         if not self.is_held:
             return None
         if self.cap_w is not None and all(d.outcome == "confirmed" for d in self.devices.values()):
             return self.cap_w
-        limits_w = [d.cap_w if d.cap_w is not None else d.prior_w for d in self.devices.values()]
-        known_w = [limit_w for limit_w in limits_w if limit_w is not None]
-        return sum(known_w) if known_w and len(known_w) == len(limits_w) else self.max_cap_w
+        if self.max_cap_w is None:
+            return None
+        # What is not known of a device is what the node's most leaves for it.
+        return max(self.max_cap_w - sum(d.freed_w for d in self.devices.values()), 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -153,6 +153,13 @@ class SwarmAgent:
         finally:
             self._client.close()
 
+    def restart(self) -> None:
+        """Begin anew, as the agent does after a crash: everything is put back first."""
+        self._lease.let_go()
+        self._cap_w = None
+        self._holder.restore()
+        self._report()
+
     def die(self) -> None:
         """Lose the connection without a word; the broker says that it is offline."""
         self.is_mute = True
@@ -175,7 +182,7 @@ class SwarmAgent:
             command = _live(payload, retained)
             self._lease.renew(command.sender, command.seq, command.lease_s, now_s)
         except (Garbled, Refused) as error:
-            self._report(id_of(payload), str(error))
+            self._report(id_of(payload), str(error), refused=True)
             return
         self._counts.commands += 1
         self.senders.append(command.sender)
@@ -200,10 +207,11 @@ class SwarmAgent:
         if reverted:
             self._report("", "set again after a foreign change")
 
-    def _report(self, id: str = "", detail: str = "") -> None:
+    def _report(self, id: str = "", detail: str = "", *, refused: bool = False) -> None:
         if self.is_mute:
             return
-        self._holder.refresh()
+        if not id:  # the answer to a command tells how the command went
+            self._holder.refresh()
         least_w, most_w = self._holder.range_w()
         lease = self._lease
         status = Status(
@@ -218,6 +226,9 @@ class SwarmAgent:
             devices=dict(self._holder.outcomes),
             detail=detail,
         )
+        if refused:
+            devices = {name: replace(o, outcome="rejected", detail=detail) for name, o in status.devices.items()}
+            status = replace(status, devices=devices)
         self._client.publish(self._topics.cap_status, encode_status(status), 1, retain=True)
 
 

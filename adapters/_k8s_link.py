@@ -89,6 +89,10 @@ class Link:
             raise Garbled("the API server never said what time it is")
         return asyncio.get_running_loop().time() + self._offset_s
 
+    def has(self, kind: str) -> bool:
+        """Say whether the server has a kind."""
+        return kind in self._resources
+
     async def look(self, sweep: bool = True) -> list[Thing]:
         """Return all objects that are opted in, and what belongs to them. Raises Unreachable, Refused or Garbled.
 

@@ -83,6 +83,8 @@ class Rules:
     """Kinds whose first way of pausing this server does not know."""
     alone: bool = True
     """No planner keeps accounts, so nothing is slowed beyond its tier at any time, and jobs rest after a pause."""
+    kueue: bool = True
+    """Kueue is there: it decides about the jobs in its queues."""
     floor: Callable[[Thing, int], int] = lambda thing, replicas: 0
     """The fewest replicas that keep the latency of a service."""
 
@@ -146,7 +148,7 @@ class _Builder:
 
     def where(self, thing: Thing) -> Thing | None:
         """Return what is patched to pause it: Kueue itself undoes what others do to its jobs."""
-        if thing.kind.way is not Way.PAUSE or QUEUE_LABEL not in thing.labels:
+        if thing.kind.way is not Way.PAUSE or QUEUE_LABEL not in thing.labels or not self.rules.kueue:
             return thing
         return next((workload for workload in self.admitted if thing.uid in workload.owners), None)
 

@@ -125,7 +125,8 @@ class KubernetesCluster:
         nodes = await self._link.nodes()
         loop_s = asyncio.get_running_loop().time()
         self._services.meet(things, pods)
-        rules = Rules(self._control.barred(loop_s), frozenset(self._control.dropped), self._alone, self._services.floor)
+        barred, dropped = self._control.barred(loop_s), frozenset(self._control.dropped)
+        rules = Rules(barred, dropped, self._alone, self._link.has("Workload"), self._services.floor)
         now = picture(self._config, things, pods, nodes, self._link.now_s, rules)
         self._services.note(now)
         self._holds = now.is_held

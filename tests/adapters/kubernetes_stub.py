@@ -32,6 +32,7 @@ class Stub:
 
     def __init__(self, node_gpus: int = 8) -> None:
         self.objects: dict[str, Body] = {}
+        self.kinds = dict(KINDS)
         self.version = 100
         self.silent = asyncio.Event()
         self.over = asyncio.Event()
@@ -113,10 +114,10 @@ class Stub:
 
     def _got(self, path: str, selector: str) -> Body | None:
         if path == "/apis":
-            pairs = [(p.split("/")[2], p.split("/")[3]) for p in KINDS]
+            pairs = [(p.split("/")[2], p.split("/")[3]) for p in self.kinds]
             return {"groups": [{"name": group, "versions": [{"version": version}]} for group, version in pairs]}
-        if path in KINDS:
-            return {"resources": [{"name": plural} for plural in KINDS[path]]}
+        if path in self.kinds:
+            return {"resources": [{"name": plural} for plural in self.kinds[path]]}
         if path in self.objects:
             return self.objects[path]
         folder, _, plural = path.rpartition("/")

@@ -27,10 +27,12 @@ IDLE_W = 400.0 + 8 * 65.0
 
 @asynccontextmanager
 async def cluster(
-    folder: Path, prepare: Callable[[Stub], object] = lambda stub: None, **settings: object
+    folder: Path, prepare: Callable[[Stub], object] = lambda stub: None, *, kueue: bool = True, **settings: object
 ) -> AsyncIterator[tuple[Stub, KubernetesCluster]]:
     """Serve a stub and connect to it."""
     async with stub_server(folder) as (stub, path):
+        if not kueue:
+            del stub.kinds["/apis/kueue.x-k8s.io/v1beta1"]
         prepare(stub)
         async with connect(config(path, **settings)) as device:
             yield stub, device
@@ -235,8 +237,7 @@ async def test_new_work_is_held_while_the_budget_binds(tmp_path: Path) -> None:
 
 async def test_a_pause_has_an_end_and_then_a_rest(tmp_path: Path) -> None:
     """A pause longer than its tier allows is ended though the budget still binds, and is not begun again at once."""
-    longest = {"max_pause_s": {3: 30.0}}
-    async with cluster(tmp_path, lambda stub: stub.job("train", 3, 2), **longest) as (stub, device):
+    async with cluster(tmp_path, lambda stub: stub.job("train", 3, 2), max_pause_s={3: 30.0}) as (stub, device):
         (train,) = (p for p in stub.objects if p.endswith("/train"))
         await limit(device, IDLE_W)
         note = json.loads(stub.objects[train]["metadata"]["annotations"]["vpp.held"])
@@ -284,6 +285,14 @@ async def test_kueue_is_asked_instead_of_its_jobs(tmp_path: Path) -> None:
         assert stub.objects[train]["metadata"]["resourceVersion"] == version
         await device.release()
         assert stub.objects[work]["spec"] == {}
+
+
+async def test_a_queue_label_without_kueue_means_nothing(tmp_path: Path) -> None:
+    """Where Kueue is not installed a job is paused by itself."""
+    labels = {"kueue.x-k8s.io/queue-name": "q"}
+    async with cluster(tmp_path, lambda stub: stub.job("train", 3, 2, labels), kueue=False) as (stub, device):
+        await limit(device, IDLE_W)
+        assert stub.pods("train") == []
 
 
 async def test_a_whole_queue_is_drained(tmp_path: Path) -> None:

@@ -56,8 +56,11 @@ def guards(monkeypatch: pytest.MonkeyPatch) -> list[Told]:
 @pytest.mark.parametrize("name", ["chat", "default/chat"])
 async def test_latency_bounds_the_fall_and_brings_replicas_back(tmp_path: Path, guards: list[Told], name: str) -> None:
     """Only as many replicas go as the guard lets go; when it wants them back they come at once, whatever the budget."""
-    slow = {"inference": {name: SERVICE}, "tend_s": 600.0}
-    async with cluster(tmp_path, lambda stub: stub.deployment("chat", 3, 4), **slow) as (stub, device):
+    inference = {name: SERVICE}
+    async with cluster(tmp_path, lambda stub: stub.deployment("chat", 3, 4), inference=inference, tend_s=600.0) as (
+        stub,
+        device,
+    ):
         assert (await device.read()).tier_shed_w == pytest.approx((0.0, 0.0, 0.0, GPU_W))
         applied = await limit(device, IDLE_W + 2 * GPU_W)
         assert applied.power_w == pytest.approx(IDLE_W + 3 * GPU_W)

@@ -46,6 +46,20 @@ async def test_a_write_that_is_acknowledged_but_not_applied_is_rejected() -> Non
         assert rig.book.reports[-1].power_w == -20_000.0
 
 
+async def test_what_could_not_be_done_is_told_in_the_devices_words() -> None:
+    """A device that does a part of it says which part is missing, and the outcome passes that on."""
+    async with rigged() as rig:
+
+        async def a_part(setpoint: Setpoint) -> Applied:
+            return Applied(-20_000.0, "string 2: fuse")
+
+        rig.device.apply = a_part  # type: ignore[method-assign]
+        rig.aim(-50_000.0)
+        await asyncio.sleep(0.1)
+        assert rig.book.reports[-1].outcome is Outcome.REJECTED
+        assert rig.book.reports[-1].detail == "reads back -20000 W, not -50000 W: string 2: fuse"
+
+
 async def test_a_device_that_refuses_is_probed_with_growing_pauses() -> None:
     """After 10, 20, 40 s one try each; a success clears the flag for good."""
     async with rigged() as rig:

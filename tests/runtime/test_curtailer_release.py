@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -26,6 +26,13 @@ from vppd.workload import Curtailment, Knob, Workload
 
 class Hopeful(FakeDevice):
     """A cluster that takes a planner and asks it nothing."""
+
+    on_release: Callable[[], None] = staticmethod(lambda: None)
+
+    async def release(self) -> None:
+        """Say so, then go."""
+        self.on_release()
+        await super().release()
 
     def plan_with(self, planner: Planner) -> None:
         """Take note of who plans."""
@@ -71,8 +78,9 @@ def test_who_goes_on_after_a_release_does_not_refuse(is_told: bool) -> None:
 
 @pytest.mark.looptime
 async def test_the_planner_hears_of_a_release() -> None:
-    """The daemon tells it when the cluster has been given back, and not before."""
+    """The daemon tells it before jobs go on, because they are read one after another, and after; not while a setpoint holds."""
     table, book, device, planner = LatestValues(["hall"]), Book(), Hopeful(CLOCK.mono_s), Listener()
+    seen: list[int] = []
     care = Care(Kind.CLUSTER, tolerance_w=1_000.0, limit_s=2.0, fresh_s=3.0)
     actuator = Actuator("hall", care, CLOCK, book, lambda bad: table.set_rejected(0, bad), touched=False)
     async with _attended(Device("hall", device.connect, Pace(1.0, 2.0), actuator, planner), table):
@@ -80,8 +88,10 @@ async def test_the_planner_hears_of_a_release() -> None:
         await asyncio.sleep(2.0)
         assert book.news == [Outcome.CONFIRMED]
         assert planner.let_go_times == 0
+        device.on_release = lambda: seen.append(planner.let_go_times)
         await actuator.release(5.0)
-    assert planner.let_go_times == 1
+    assert seen == [1]
+    assert planner.let_go_times == 2
 
 
 @asynccontextmanager

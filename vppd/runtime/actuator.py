@@ -231,7 +231,8 @@ class Actuator:
             return Lost(error)
         read_w = applied.power_w
         if read_w is not None and is_refused(self._terms.kind, read_w, wish.power_w, self._terms.tolerance_w):
-            return Denied(f"reads back {read_w:.0f} W, not {wish.power_w:.0f} W", read_w)
+            said = f"reads back {read_w:.0f} W, not {wish.power_w:.0f} W"
+            return Denied(f"{said}: {applied.detail}" if applied.detail else said, read_w)
         return Took(read_w, applied.detail)
 
     def _conclude(self, written: _Written, result: Result, latency_s: float) -> None:

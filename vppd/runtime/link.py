@@ -107,7 +107,8 @@ class _Told:
         return await self._cluster.apply(setpoint)
 
     async def release(self) -> None:
+        self._planner.let_go()  # it is read while jobs go on one after another
         try:
             await self._cluster.release()
         finally:
-            self._planner.let_go()
+            self._planner.let_go()  # it may have been asked once more before the release had its turn

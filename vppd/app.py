@@ -158,8 +158,9 @@ class Daemon:
         self._told = Told(self._journal, self._clock.now)
         self._curtailers = curtailers_of(config, self._clock, self._horizon_s)
         self._devices = Devices(
-            config, connects_of(config, path), self._plant, self._clock, self._told, planners=self._curtailers
-        )
+            config, connects_of(config, path), self._plant, self._clock, self._told,
+            planners=self._curtailers, comes_back=self._comes_back,
+        )  # fmt: skip
         self._metrics.watch(self._plant.asset_ids, self._devices.table.frame)
         self._cycle: Cycle | None = None
         self._registry: Registry | None = None
@@ -317,6 +318,10 @@ class Daemon:
         if decision is None:
             return math.inf
         return left_s(bearing(asset, decision.demands, self._plant), self._clock.now())
+
+    def _comes_back(self, asset_id: str) -> bool:
+        """Say whether a cluster's jobs are still being brought back; the operator's release waits for nothing."""
+        return not self._vitals.operator_release and self._curtailers[asset_id].comes_back
 
     async def _watch_clock(self, channel: MqttChannel | None) -> None:
         """Keep the facts up that nobody reports by himself."""

@@ -87,7 +87,7 @@ class CurtailConfig(Table):
     margin_frac: Annotated[float, Field(ge=0.0, le=0.2)] = 0.01
     ramp_s: PositiveFloat = 30.0
     """What jobs are told has to show in their power by then."""
-    restore_s: PositiveFloat = 300.0
+    restore_s: PositiveFloat = 15.0
     """Power that was held comes back over no less than this."""
 
 

@@ -16,7 +16,7 @@ from vppd.runtime.curtailer import Curtailer, Terms
 from vppd.workload import Knob
 
 WINDOW_S = 1_200
-TERMS = Terms(window_s=WINDOW_S)
+TERMS = Terms(window_s=WINDOW_S, restore_s=300.0)
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -143,17 +143,19 @@ def test_a_job_that_is_missed_for_a_moment_keeps_its_account() -> None:
 
 
 def test_after_the_order_the_jobs_come_back_one_after_another() -> None:
-    """Thirty paused jobs at the end of an order: never more than a few start in one half minute, and all are back in time."""
-    cluster = Cluster(*(Truth(job(f"j{i}", 3, knob=Knob.NONE, restart_s=20.0)) for i in range(60)))
+    """Thirty and more paused jobs at the end of an order: never more than a few start in one half minute, and all are back in time."""
+    cluster = Cluster(*(Truth(job(f"j{i}", 3, knob=Knob.NONE, restart_s=20.0)) for i in range(66)))
     planner = fresh(cluster, 300.0)
     cluster.live(planner, cluster.full_w - 30 * 4_400.0, 300)
     held = sum(truth.paused for truth in cluster.jobs.values())
     assert held >= 30
-    paused = []
+    paused, returns = [], []
     for _ in range(15):
         cluster.live(planner, 1e6, 30)
+        returns.append(planner.comes_back)
         paused.append(sum(truth.paused for truth in cluster.jobs.values()))
     assert paused[-1] == 0
+    assert returns == [True] * 9 + [False] * 6
     assert max(-np.diff([held, *paused])) <= 0.2 * held
 
 

@@ -22,7 +22,7 @@ from vppd.runtime.curtailers import Curtailers, curtailers_of, file_of
 from vppd.runtime.verification import Verification
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
-TERMS = Terms(window_s=1_200.0)
+TERMS = Terms(window_s=1_200.0, restore_s=300.0)
 
 
 def held(lasts_s: int = 300) -> tuple[Cluster, Curtailer]:

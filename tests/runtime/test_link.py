@@ -17,6 +17,7 @@ from vppd.errors import Unreachable
 from vppd.model import Kind, Outcome, Sample, Setpoint
 from vppd.ports import Planner
 from vppd.runtime.actuator import Actuator
+from vppd.runtime.cluster_actuator import ClusterActuator
 from vppd.runtime.curtailer import Curtailer
 from vppd.runtime.curtailer import Terms as CurtailTerms
 from vppd.runtime.intents import Terms
@@ -197,3 +198,24 @@ async def test_a_cluster_gets_its_planner_at_every_connection() -> None:
         await task
     assert order[:2] == [planner, "read"]
     assert order.count(planner) == 2
+
+
+async def test_a_cluster_is_given_back_when_its_jobs_are_back() -> None:
+    """Until then it gets an open budget; a planner with nothing to bring back holds up nothing."""
+    book, device, waits = Book(), FakeDevice(CLOCK.mono_s), [True]
+    terms = Terms(Kind.CLUSTER, tolerance_w=1_000.0, limit_s=2.0, fresh_s=3.0)
+    opened = Setpoint("hall", 500_000.0, LEASE_S, "power comes back step by step")
+    actuator = ClusterActuator("hall", terms, CLOCK, book, lambda bad: None, opened, lambda: waits[0])
+    task = asyncio.ensure_future(actuator.run(device))
+    actuator.aim(Setpoint("hall", 100_000.0, LEASE_S, "order-1"))
+    await asyncio.sleep(1.0)
+    actuator.let_go()
+    await asyncio.sleep(1.0)
+    assert [intent.power_w for intent in book.intents] == [100_000.0, 500_000.0]
+    waits[0] = False
+    actuator.let_go()
+    await asyncio.sleep(1.0)
+    assert [intent.power_w for intent in book.intents] == [100_000.0, 500_000.0, None]
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

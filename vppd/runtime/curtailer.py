@@ -63,7 +63,7 @@ class Terms:
     """Held below the budget. [0-1]"""
     ramp_s: float = 30.0
     """What is told has to show at the meter by then. [s]"""
-    restore_s: float = 300.0
+    restore_s: float = 15.0
     """Power that was held comes back over no less than this. [s]"""
 
     @property
@@ -101,6 +101,7 @@ class Curtailer:
         self.verification = Verification(asset_id, terms.ramp_s)
         self._track: Track = untracked()
         self._ceiling: Ceiling | None = None
+        self._full_w = 0.0
         self._kept: _Kept | None = None
         self._story: Story | None = None
         self._learned_s = -np.inf
@@ -112,6 +113,14 @@ class Curtailer:
         """Return the newest plan with all that led to it, None before the first."""
         return self._story
 
+    @property
+    def comes_back(self) -> bool:
+        """Say whether power that was held is still on its way back; not for longer than that can take."""
+        if self._ceiling is None:
+            return False
+        missing_w = self._full_w - self._ceiling.most_w
+        return self._mono_s() < self._ceiling.at_s + missing_w / self._ceiling.rate_w_per_s + self._terms.step_s
+
     def plan(self, workload: Workload, budget_w: float, now_s: float) -> Curtailment:
         """Return what is to be in force from ``now_s`` [s] so that the cluster draws at most ``budget_w``. [W]"""
         columns = self._look(workload, now_s)
@@ -120,6 +129,7 @@ class Curtailer:
         self.verification.measured(workload.power_w, in_force_w, budget_w, settled=settled, now_s=now_s)
         aim_w = budget_w * (1.0 - self._terms.margin_frac) - self.verification.correction_w
         full_w = workload.rest_w + float(columns.full_w.sum())
+        self._full_w = full_w
         self._ceiling = followed(self._ceiling, aim_w, full_w, now_s, self._terms.restore_s)
         kept = self._kept
         if kept is None or not self._still_holds(kept, columns, workload.rest_w, budget_w, aim_w, full_w, now_s):

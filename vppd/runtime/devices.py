@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from vppd.config import STORAGE, AssetConfig, Config
+from vppd.model import Setpoint
 from vppd.ports import Planner
 from vppd.runtime.actuator import Actuator
 from vppd.runtime.clock import Clock
+from vppd.runtime.cluster_actuator import ClusterActuator
 from vppd.runtime.intents import Intent, IntentBook, Terms
 from vppd.runtime.link import Device, attend
 from vppd.runtime.poller import Pace
@@ -37,9 +40,10 @@ class Devices:
         book: IntentBook,
         seed: int = 0,
         planners: Mapping[str, Planner] | None = None,
+        comes_back: Callable[[str], bool] = lambda asset_id: False,
     ) -> None:
-        """``planners``: who chooses for the clusters among the assets, by asset."""
-        self._planners = planners or {}
+        """``planners``: who chooses for the clusters among the assets, by asset; ``comes_back``: has he jobs to bring back?"""
+        self._planners, self._comes_back = planners or {}, comes_back
         self._config, self._connects, self._clock = config, connects, clock
         self._rng = random.Random(seed)  # noqa: S311 - spreads polls and retries, guards nothing
         self.table = LatestValues(plant.asset_ids)
@@ -79,4 +83,8 @@ class Devices:
             limit_s=2 * self._config.site.io_timeout_s + SLACK_S,
             fresh_s=FRESH_CYCLES * self._config.site.cycle_s,
         )
-        return Actuator(asset.id, terms, self._clock, book, lambda bad: self.table.set_rejected(i, bad))
+        flag = partial(self.table.set_rejected, i)
+        if asset.id not in self._planners:
+            return Actuator(asset.id, terms, self._clock, book, flag)
+        opened = Setpoint(asset.id, asset.rated_w, self._config.site.lease_s, "power comes back step by step")
+        return ClusterActuator(asset.id, terms, self._clock, book, flag, opened, partial(self._comes_back, asset.id))

@@ -53,6 +53,7 @@ _TYPED = frozenset(_FAMILIES) | {f"{name}_total" for name in TOKENS}
 _NORMAL = NormalDist()
 _SUREST_FRAC = 0.01
 """No share below an edge is taken for surer than this."""
+_MOST_FRAC, _REST_FRAC, _MANY = 0.5, 0.001, 2000
 _EXPONENTIAL_P95 = -math.log(1.0 - P95)
 
 
@@ -198,22 +199,55 @@ def _sum(histograms: list[Histogram]) -> Histogram:
 def p95_s(histogram: Histogram | None) -> float | None:
     """Return the 95th percentile; None without observations, infinite beyond the last edge. [s]
 
-    It lies in the bucket where the count passes 95 %. Where in it, a log-normal tells that has the measured mean and the
-    measured share below the bucket: buckets are wide (25-50 ms in vLLM), and a straight line through one is far off.
+    It lies in the bucket where the count passes 95 %. Buckets are wide (25-50 ms in vLLM), so where in it matters:
+    ``_inside_s`` takes the curve that the shares at both edges, or one share and the mean, speak for.
     """
     if histogram is None or histogram.total <= 0:
         return None
     total = histogram.counts[-1]
     at = next(i for i, count in enumerate(histogram.counts) if count >= P95 * total)
     top_s = histogram.edges_s[at]
-    bottom_s, below = (histogram.edges_s[at - 1], histogram.counts[at - 1]) if at else (0.0, 0.0)
     if math.isinf(top_s):
         return math.inf
-    mean_s = histogram.sum_s / total
-    guess_s = _log_normal_p95_s(mean_s, bottom_s, below / total) if bottom_s > 0.0 else _EXPONENTIAL_P95 * mean_s
-    if guess_s is None:
-        guess_s = bottom_s + (top_s - bottom_s) * (P95 * total - below) / (histogram.counts[at] - below)
-    return min(max(guess_s, bottom_s), top_s)
+    mean_s, upto = histogram.sum_s / total, histogram.counts[at]
+    if not at:
+        return min(_EXPONENTIAL_P95 * mean_s, top_s)
+    bottom_s, below = histogram.edges_s[at - 1], histogram.counts[at - 1]
+    return _inside_s(_Bucket(max(bottom_s, 0.0), top_s, below / total, upto / total), mean_s, total)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """Two edges, and the shares of all observations up to them."""
+
+    bottom_s: float
+    top_s: float
+    below_frac: float
+    upto_frac: float
+
+
+def _inside_s(bucket: _Bucket, mean_s: float, total: float) -> float:
+    """Return where the percentile lies within its bucket. [s]
+
+    Most is below: log-normal through both edges, or, where the values end with the bucket (steps with a full prompt
+    budget do), a straight line. Most is inside: the log-normal with the mean and the share below.
+    """
+    straight_s = bucket.bottom_s + (bucket.top_s - bucket.bottom_s) * (P95 - bucket.below_frac) / (
+        bucket.upto_frac - bucket.below_frac
+    )
+    ends = bucket.upto_frac >= 1.0 - _REST_FRAC and total >= _MANY
+    guess_s: float | None
+    if bucket.bottom_s <= 0.0 or (ends and bucket.below_frac >= _MOST_FRAC):
+        guess_s = straight_s
+    elif bucket.below_frac >= _MOST_FRAC:
+        low, high = (_NORMAL.inv_cdf(min(f, 1.0 - 0.5 / total)) for f in (bucket.below_frac, bucket.upto_frac))
+        part = (_NORMAL.inv_cdf(P95) - low) / (high - low) if high > low else 1.0
+        guess_s = bucket.bottom_s * (bucket.top_s / bucket.bottom_s) ** part
+    else:
+        guess_s = _log_normal_p95_s(mean_s, bucket.bottom_s, bucket.below_frac)
+    if guess_s is None or not bucket.bottom_s <= guess_s <= bucket.top_s:
+        guess_s = straight_s
+    return min(max(guess_s, bucket.bottom_s), bucket.top_s)
 
 
 def _log_normal_p95_s(mean_s: float, edge_s: float, below_frac: float) -> float | None:

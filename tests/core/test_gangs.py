@@ -134,3 +134,11 @@ def test_what_is_in_force_is_what_is_lost() -> None:
     assert lost[1:].tolist() == [1.0, lost[0], 0.0]
     assert columns.drawn_w(known).tolist() == pytest.approx([600.0, 100.0, 600.0, 1_000.0])
     assert np.isnan(columns.power_w[3])
+
+
+def test_figures_that_are_none_are_counted_on_for_nothing() -> None:
+    """A job of unknown power frees nothing, one of unknown level counts as free; nobody else's figures suffer."""
+    odd = replace(ONE, id="b", full_w=float("nan"), kept_w=float("nan"), level_frac=float("nan"), power_w=float("nan"))
+    columns, known = columns_of([ONE, odd], classes())
+    assert columns.drawn_w(known).tolist() == [1_000.0, 0.0]
+    assert columns.lost_frac(known).tolist() == [0.0, 0.0]

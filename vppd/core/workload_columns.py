@@ -83,17 +83,18 @@ def columns_of(jobs: Sequence[Job], classes: Classes) -> tuple[Columns, Classes]
     table = np.fromiter(chain.from_iterable(map(_figures_of, jobs)), np.float64, n * len(_FIGURES))
     figure = dict(zip(_FIGURES, table.reshape(n, len(_FIGURES)).T.copy(), strict=True))
     tier = np.clip(figure["tier"], 0, TIERS - 1).astype(np.int64)
+    full_w = np.maximum(np.nan_to_num(figure["full_w"]), 0.0)  # what nobody knows cannot be counted on
     columns = Columns(
         ids=tuple(map(_id_of, jobs)),
         kind=kind,
         groups=groups if any(groups) else None,
         slowable=classes.has_knob[kind] & (tier > 0) & (figure["floor_frac"] < 1.0),
         tier=tier,
-        full_w=np.maximum(figure["full_w"], 0.0),
-        kept_w=np.clip(figure["kept_w"], 0.0, np.maximum(figure["full_w"], 0.0)),
+        full_w=full_w,
+        kept_w=np.clip(np.nan_to_num(figure["kept_w"]), 0.0, full_w),
         gpus=np.maximum(figure["gpus"], _LEAST_GPUS),
-        floor_frac=np.clip(figure["floor_frac"], 0.0, 1.0),
-        level_frac=np.clip(figure["level_frac"], 0.0, 1.0),
+        floor_frac=np.clip(np.nan_to_num(figure["floor_frac"], nan=1.0), 0.0, 1.0),
+        level_frac=np.clip(np.nan_to_num(figure["level_frac"], nan=1.0), 0.0, 1.0),
         power_w=np.asarray(list(map(_power_of, jobs)), dtype=np.float64),  # None becomes NaN
         pausable=(figure["pausable"] > 0.0) & (tier > 0),
         paused=figure["paused"] > 0.0,

@@ -24,6 +24,8 @@ TOLERANCE_FRAC = 0.02
 """A read-back within this part of the rating is a confirmation. [0-1]"""
 FRESH_CYCLES = 3.0
 """A wish older than this many cycles is not written any more: the cycle has stopped."""
+OPEN_FACTOR = 2.0
+"""A budget of this many times the rating asks for nothing, a planner's margin and corrections taken off."""
 SLACK_S = 3.0
 """The outer limit of a read or write beyond the configured time limit: a guard behind the driver's own. [s]"""
 
@@ -86,5 +88,6 @@ class Devices:
         flag = partial(self.table.set_rejected, i)
         if asset.id not in self._planners:
             return Actuator(asset.id, terms, self._clock, book, flag)
-        opened = Setpoint(asset.id, asset.rated_w, self._config.site.lease_s, "power comes back step by step")
+        open_w = OPEN_FACTOR * asset.rated_w
+        opened = Setpoint(asset.id, open_w, self._config.site.lease_s, "power comes back step by step")
         return ClusterActuator(asset.id, terms, self._clock, book, flag, opened, partial(self._comes_back, asset.id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ class Verification:
 
     def measured(self, power_w: float, in_force_w: float, budget_w: float, *, settled: bool, now_s: float) -> None:
         """Take a measurement beside what is believed of what is in force. [W]"""
-        if self.before_w is None:
+        if self.before_w is None or not math.isfinite(power_w):
             return
         if settled:
             most_w = DRIFT_MOST_FRAC * budget_w

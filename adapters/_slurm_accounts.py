@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from adapters._slurm_config import SlurmConfig
-from adapters._slurm_jobs import LIVE, PENDING, Job
+from adapters._slurm_jobs import ENDING, LIVE, PENDING, Job
 from adapters._slurm_journal import TOLERANCE_FRAC, Credit, Held, Touch
 from adapters._slurm_plan import Plan
 from adapters._slurm_power import Picture, full_credit_s, in_scope, job_tier
@@ -27,7 +27,8 @@ def adopt(config: SlurmConfig, held: Held, jobs: Iterable[Job], now_s: float) ->
 def forget_ended(held: Held, by_id: Mapping[int, Job]) -> None:
     """Drop jobs that have ended."""
     alive = {i for i, job in by_id.items() if job.state in LIVE or job.state == PENDING}
-    held.touched = {i: touch for i, touch in held.touched.items() if i in alive}
+    ending = {i for i, job in by_id.items() if job.state in ENDING}  # one that is put back ends, and then waits
+    held.touched = {i: t for i, t in held.touched.items() if i in alive or (t.what == "requeue" and i in ending)}
     held.credits = {i: credit for i, credit in held.credits.items() if i in alive}
 
 

@@ -66,6 +66,10 @@ class SlurmCommands:
         """Hold a pending job, or let it go. Raises JobGone or another DeviceError."""
         await self._run("scontrol", "hold" if held else "release", str(job_id))
 
+    async def requeue(self, job_id: int) -> None:
+        """Put a running job back into the queue, held. Raises JobGone or another DeviceError."""
+        await self._run("scontrol", "requeuehold", str(job_id))
+
     async def signal_steps(self, job_ids: Iterable[int], name: str) -> None:
         """Signal the srun steps of jobs, not their batch scripts. Raises JobGone or another DeviceError."""
         await self._scancel(f"--signal={name}", *map(str, job_ids))

@@ -81,6 +81,10 @@ class SlurmConfig(BaseModel):
 
     stop_method: Literal["sigstop", "suspend", "hold"] = "sigstop"
     """sigstop keeps a job's CPUs, suspend frees them, hold touches pending jobs alone."""
+    requeue_tiers: tuple[FlexTier, ...] = ()
+    """Last resort: jobs of these tiers with ``vpp:requeue`` in their comment go back into the queue, and lose what is not in a checkpoint."""
+    requeue_after_s: NonNegative = 60.0
+    """Caps and stops must have been too little for so long before."""
     freeze_partitions: tuple[str, ...] = ()
     """Set DOWN while the budget binds, so that nothing starts; elsewhere pending jobs are held one by one."""
     max_pause_s: dict[FlexTier, NonNegative] = Field(default_factory=lambda: {1: 0.0, 2: 600.0, 3: 1800.0})
@@ -128,8 +132,8 @@ class SlurmConfig(BaseModel):
             raise ValueError("slurmrestd needs token_file, or renew_token = true")
         if self.renew_token and not self.command_line:
             raise ValueError("renew_token needs command_line = true: tokens come from scontrol")
-        if not self.command_line and (self.freeze_partitions or self.stop_method == "suspend"):
-            raise ValueError("suspend and freeze_partitions need command_line = true: slurmrestd has neither")
+        if not self.command_line and (self.freeze_partitions or self.requeue_tiers or self.stop_method == "suspend"):
+            raise ValueError("suspend, freeze_partitions and requeue_tiers need command_line = true")
         if self.cap_url and self.caps:
             raise ValueError("give caps or cap_url, not both")
         who = self.capped_by

@@ -24,6 +24,8 @@ _HOLDS_AT_ONCE = 64
 _BATCH_S = 0.05
 _PARTITIONS_S = 5.0
 """Partitions that are DOWN for us are looked at this often: a restarted slurmctld has them UP again."""
+_ENDS_S = 60.0
+"""A job that is put back into the queue has ended by then: Slurm's KillWait is 30 s."""
 _CONFIRM_S = 1.0
 """Steps that were being launched as their job was stopped are there by then."""
 
@@ -193,6 +195,15 @@ class Control:
             if not isinstance(error, Unreachable):
                 self._barred_until_s[job_id] = now_s + _BAR_S
 
+    async def requeue(self, jobs: Sequence[Job], now_s: float) -> tuple[str, ...]:
+        """Put running jobs back into the queue, held, and return what became of each."""
+        self._problems = []
+        ids = await self._touch(jobs, lambda job: Touch("requeue", now_s), now_s)
+        failed = await each(ids, self._link.requeue)
+        self._note(failed, now_s)
+        await self._journal.save(self.held)
+        return (*self._problems, *(f"job {i}: put back into the queue" for i in ids if i not in failed))
+
     # ---- giving back -----------------------------------------------------------------------------------------------
 
     async def _go_on(self, plan: Plan, by_id: Mapping[int, Job]) -> None:
@@ -202,6 +213,7 @@ class Control:
             for job in by_id.values()
             if job.state in LIVE and held_by_us(job, self.held) and job.id not in plan.stop and self._is_ours(job)
         ]
+        back = [job for job in back if not self._is_ending(job)]
         if not back:
             return
         back.sort(key=lambda job: (job_tier(self._config, job), job.id))
@@ -239,7 +251,7 @@ class Control:
         pending.sort(key=lambda job: job.id)
         # One by one: Slurm ranks what is released by the order in which that happens.
         # A job that we stopped and somebody else requeued and held is not ours to let start.
-        frozen = [job.id for job in pending if job.held and held_by_us(job, self.held) == "hold"]
+        frozen = [job.id for job in pending if job.held and held_by_us(job, self.held) in ("hold", "requeue")]
         failed = await each(frozen, partial(self._link.hold, held=False), at_once=1)
         for job_id, error in failed.items():
             self._problem(f"job {job_id} stays held", error)
@@ -274,6 +286,12 @@ class Control:
                 error, Unreachable
             ):  # it goes on: a mark that may not be wiped off is no reason to insist
                 self.held.touched.pop(job_id, None)
+
+    def _is_ending(self, job: Job) -> bool:
+        """Say whether a job was put back into the queue a moment ago: it runs until it has been ended."""
+        touch = self.held.touched.get(job.id)
+        now_s = asyncio.get_running_loop().time()
+        return touch is not None and touch.what == "requeue" and now_s < touch.since_s + _ENDS_S
 
     # ---- bookkeeping -----------------------------------------------------------------------------------------------
 

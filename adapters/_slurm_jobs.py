@@ -16,11 +16,13 @@ RUNNING = "RUNNING"
 STOPPED = "STOPPED"
 SUSPENDED = "SUSPENDED"
 PENDING = "PENDING"
+ENDING = ("COMPLETING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT")
 LIVE = (RUNNING, STOPPED, SUSPENDED)
 _MARK = re.compile(r"\s*\bvpp:held=(\w+)")
 _TIER = re.compile(r"\bvpp:tier=([0-3])\b")
 _FAMILY = re.compile(r"\bvpp:family=([\w.-]+)")
 _STOPSAFE = re.compile(r"\bvpp:stopsafe\b")
+_REQUEUES = re.compile(r"\bvpp:requeue\b")
 _GPUS = re.compile(r"(?:gres/|gres:|\b)gpu(?::[A-Za-z][\w.-]*)?[=:](\d+)")
 _NO_VALUE = 0xFFFFFFFE
 _NODE_OFF = ("POWERED_DOWN", "FUTURE")
@@ -72,6 +74,11 @@ class Job:
     def stopsafe(self) -> bool:
         """Say whether all of the job may be stopped at any time without harm, on several nodes too."""
         return len(self.nodes) == 1 or _STOPSAFE.search(self.comment) is not None
+
+    @property
+    def requeues(self) -> bool:
+        """Say whether the job goes on from a checkpoint of its own when it is put back into the queue."""
+        return _REQUEUES.search(self.comment) is not None
 
     def marked(self, what: str) -> str:
         """Return the comment with the mark put in (taken out when ``what`` is empty); the user's words stay."""

@@ -67,6 +67,10 @@ class SlurmLink:
             lambda rest: rest.update(job_id, {"hold": held}), lambda commands: commands.hold(job_id, held)
         )
 
+    async def requeue(self, job_id: int) -> None:
+        """Put a running job back into the queue, held. Raises JobGone or another DeviceError."""
+        await self._sure_commands().requeue(job_id)
+
     async def stop(self, job_ids: Iterable[int], stopped: bool) -> Failures:
         """Stop or continue every process of jobs, those of srun steps included where that can be done."""
         ids, signal = tuple(job_ids), _SIGNALS[stopped]

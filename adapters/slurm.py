@@ -24,6 +24,7 @@ from adapters._slurm_journal import Journal
 from adapters._slurm_link import SlurmLink
 from adapters._slurm_plan import Plan, plan, shed_first, sheddable
 from adapters._slurm_power import Picture, in_scope, picture
+from adapters._slurm_requeue import Requeueing
 from adapters._slurm_reserve import Reservations
 from adapters._slurm_sources import Sources, sources
 from adapters._slurm_workload import as_plan, workload
@@ -49,6 +50,7 @@ class SlurmCluster:
         self._planner: Planner | None = None
         self._control = Control(config, link, capping, journal)
         self._reservations = Reservations(config, link)
+        self._requeueing = Requeueing(config)
         self._turn = asyncio.Lock()
         self._trouble = ""
         self._token_due_s = asyncio.get_running_loop().time() + config.token_life_s / 2.0
@@ -149,9 +151,15 @@ class SlurmCluster:
 
     async def _enforce(self, budget_w: float) -> tuple[Plan, Report]:
         jobs, now = await self._look()
-        wanted = self._choose(now, budget_w)
+        wanted = self._requeueing.freezes(self._choose(now, budget_w), now, budget_w, self._control.held)
         report = await self._control.carry_out(wanted, now, jobs, asyncio.get_running_loop().time())
         self._trouble = ""
+        if self._config.requeue_tiers:
+            now_s = asyncio.get_running_loop().time()
+            barred = self._control.barred(now_s)
+            if back := self._requeueing.choose(wanted, now, jobs, budget_w, barred, now_s):
+                told = await self._control.requeue(back, now_s)
+                report = replace(report, problems=(*report.problems, *told))
         return wanted, report
 
     def _choose(self, now: Picture, budget_w: float) -> Plan:
@@ -180,7 +188,7 @@ class SlurmCluster:
         detail += [f"job {load.id}: still runs" for load in running]
         if missing := self._capping.missing(now.spots):
             detail.append(f"{len(missing)} nodes cannot be capped: {', '.join(missing[:_NAMED])}")
-        if wanted.stop or wanted.cap_w or wanted.refused:
+        if wanted.freeze:
             missing_w = expected_w - budget_w
             if missing_w > 1.0:
                 return Applied(expected_w, "; ".join([*detail, f"short by {missing_w:.0f} W"]))

@@ -305,6 +305,28 @@ async def test_a_reserved_window_is_not_run_into(load: Load, config: SlurmConfig
     await asyncio.to_thread(server.wait, long, "COMPLETED")
 
 
+async def test_back_into_the_queue_as_the_last_resort(load: Load, config: SlurmConfig) -> None:
+    """A job on two nodes that keeps checkpoints is put back and held when nothing else helps, the next process lets it go, and it ends well."""
+    server = load.server
+    script = "f=checkpoint.$SLURM_JOB_ID; n=$(cat $f || echo 0); while [ $n -lt 60 ]; do n=$((n+1)); echo $n > $f; sleep 0.1; done"
+    job = server.submit(script, "-N2", "-n8", "-t", "5", "--requeue", "--comment=vpp:tier=3 vpp:requeue")
+    server.wait(job, "RUNNING")
+    last = config.model_copy(update={"requeue_tiers": (3,), "requeue_after_s": 1.0})
+    holder = await asyncio.to_thread(hold, last, 50.0)
+    await asyncio.to_thread(server.wait, job, "PENDING")
+    kill(holder)
+    assert server.show(job)["Priority"] == "0"
+    assert "vpp:held=requeue" in server.run("squeue", "-h", "-j", str(job), "-o", "%k")
+    assert not server.processes(job)
+    async with connect(last) as cluster:
+        await cluster.release()
+    assert server.show(job)["Priority"] != "0"
+    assert server.show(job)["Comment"].strip() == "vpp:tier=3 vpp:requeue"
+    server.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # Slurm would let it wait for two minutes
+    await asyncio.to_thread(server.wait, job, "COMPLETED", for_s=60.0)
+    assert server.show(job)["Restarts"] == "1"
+
+
 def test_how_fast(load: Load, config: SlurmConfig) -> None:
     """A read, and a budget from the call to jobs that are seen to be stopped, take well under a second."""
     load.start()

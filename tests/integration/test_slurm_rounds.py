@@ -63,11 +63,11 @@ def test_ten_rounds(rounds: Rounds, mosquitto: Mosquitto) -> None:
 def _event(rounds: Rounds, number: int, death: Callable[[], None] | None) -> None:
     """Let power fall by some jobs, hold it there through a death, and let it rise."""
     hall, chance = rounds.hall, rounds.hall.chance
-    jobs, for_s = chance.randint(3, 8), 12.0
+    jobs, for_s = chance.randint(3, 8), 16.0
     if number == DEEP:
         jobs = 16
     if death is not None:
-        jobs, for_s = chance.randint(3, 5), 30.0
+        jobs, for_s = chance.randint(3, 4), 60.0
     hall.look()
     less_w = (jobs - 0.2) * JOB_W
     target_w = hall.power_w - less_w
@@ -80,11 +80,10 @@ def _event(rounds: Rounds, number: int, death: Callable[[], None] | None) -> Non
             rounds.dispatcher.reduce(less_w, for_s)
     rounds.fall_to(target_w)
     before = hall.started()
-    rounds.hold(target_w, chance.uniform(1.0, 3.0))
+    rounds.hold(target_w, before, chance.uniform(1.0, 3.0))
     if death is not None:
         death()
-        rounds.hold(target_w, chance.uniform(1.0, 2.0))
-    rounds.still(target_w, before)
+        rounds.hold(target_w, before, chance.uniform(1.0, 2.0))
     if number % 3 == 0:
         rounds.dispatcher.load_target(None)
     elif number != BY_ITSELF:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import signal
 import sys
@@ -315,8 +314,8 @@ class Daemon:
     def _horizon_s(self, asset: int) -> float:
         """Return how long the orders that bear on an asset go on, inf without an end, 0 when there is none. [s]"""
         decision = self._last.decision
-        if decision is None:
-            return math.inf
+        if decision is None:  # whoever is held by an order of before stays so until it has been looked at
+            return self._config.site.cycle_s
         return left_s(bearing(asset, decision.demands, self._plant), self._clock.now())
 
     def _comes_back(self, asset_id: str) -> bool:

@@ -118,6 +118,31 @@ def test_replicas_are_rounded_down_by_whoever_has_them() -> None:
     assert cluster.overdrawn(WINDOW_S) == {}
 
 
+def test_a_budget_that_rises_and_still_binds_is_kept() -> None:
+    """Raised step by step: the meter is never above it, and the jobs do not all go on meanwhile."""
+    cluster = Cluster(*mixed(knob=Knob.NONE))
+    planner = fresh(cluster, 1_200.0)
+    for part in (0.85, 0.88, 0.91, 0.94, 0.97):
+        before = len(cluster.power_w)
+        cluster.live(planner, part * cluster.full_w, 60)
+        assert over_s(cluster, part * cluster.full_w, before + cluster.every_s) == 0
+
+
+def test_a_lease_that_ran_out_is_no_refusal() -> None:
+    """The link is lost, the adapter lets all jobs go on; when it is back they are asked again at once."""
+    cluster = Cluster(*mixed())
+    planner, target_w = fresh(cluster, 1_200.0), 0.8 * cluster.full_w
+    cluster.live(planner, target_w, 120)
+    for truth in cluster.jobs.values():
+        truth.level_frac, truth.paused = 1.0, False
+    cluster.now_s += 60.0
+    planner.shed_w(cluster.look())
+    before = len(cluster.power_w)
+    cluster.live(planner, target_w, 60)
+    assert over_s(cluster, target_w, before + cluster.every_s) == 0
+    assert cluster.overdrawn(WINDOW_S) == {}
+
+
 def test_jobs_start_and_end_during_an_event() -> None:
     """One ends and one starts every two minutes: the target holds but for the moment of a start, the tiers always."""
     cluster = Cluster(*mixed(20))

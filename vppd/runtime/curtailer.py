@@ -36,6 +36,8 @@ LONGEST_STEP_S = 30.0
 """A plan is kept for so long when nothing changes; windows are divided into at least 60 of it. [s]"""
 REACTION_S = 5.0
 """Held back of every account, at most a tenth of it: what is decided takes time to happen. [s]"""
+LAPSED_S = 20.0
+"""A wish that the adapter has not asked for again in so long is none any more. [s]"""
 BAR_S = 120.0
 """A job that did not follow is left alone for so long. [s]"""
 DEFAULT_HORIZON_S = 3600.0
@@ -104,7 +106,7 @@ class Curtailer:
         self._full_w = 0.0
         self._kept: _Kept | None = None
         self._story: Story | None = None
-        self._learned_s = -np.inf
+        self._learned_s = self._planned_s = -np.inf
         self.measured_w = np.nan
         """What the cluster drew at the last look. [W]"""
 
@@ -124,6 +126,7 @@ class Curtailer:
     def plan(self, workload: Workload, budget_w: float, now_s: float) -> Curtailment:
         """Return what is to be in force from ``now_s`` [s] so that the cluster draws at most ``budget_w``. [W]"""
         columns = self._look(workload, now_s)
+        self._planned_s = now_s
         in_force_w = workload.rest_w + float(columns.drawn_w(self.classes).sum())
         settled = bool((now_s - self._track.steady_s >= SETTLE_S).all())
         self.verification.measured(workload.power_w, in_force_w, budget_w, settled=settled, now_s=now_s)
@@ -159,7 +162,8 @@ class Curtailer:
         """Note that the cluster is given back while we go on: who goes on now does not refuse, and the next cut begins anew."""
         n = len(self._track.ids)
         self._track = wished(self._track, np.ones(n), np.zeros(n, dtype=np.bool_), self._mono_s())
-        self._kept = self._ceiling = None
+        self._kept = self._ceiling = self._story = None
+        self.verification.planned(0.0, 0.0, 0.0, is_free=True, now_s=self._mono_s())
 
     # ---- what was found --------------------------------------------------------------------------------------------
 
@@ -171,6 +175,8 @@ class Curtailer:
             columns.ids, columns.tier, columns.lost_frac(self.classes), columns.paused, columns.restart_s, columns.checkpoint_s
         )  # fmt: skip
         self.books = looked(self.books, look, now_s)
+        if now_s - self._planned_s > LAPSED_S and not self._track.is_free:
+            self.let_go()  # nobody has asked for long: a lost link or a lease that ran out, and no refusal
         barred = int((self._track.barred_s > now_s).sum())
         self._track = seen(
             self._track, columns.ids, columns.level_frac, columns.paused, now_s, self._terms.ramp_s, BAR_S
@@ -221,9 +227,8 @@ class Curtailer:
         horizon_s = min(max(self._horizon_s(), step_s), DEFAULT_HORIZON_S)
         budget = ahead(self._ceiling, aim_w, workload.rest_w, now_s, horizon_s, step_s)
         found = plan(self.classes.curves, jobs, state, budget, now_s)
-        if (
-            budget.soft[0] and workload.rest_w + found.expected_w > aim_w
-        ):  # what yields is the spreading, not the budget
+        if budget.soft[0] and workload.rest_w + found.expected_w > aim_w:
+            # What yields to the accounts is the spreading, not the budget.
             budget = ahead(None, aim_w, workload.rest_w, now_s, horizon_s, step_s)
             found = plan(self.classes.curves, jobs, state, budget, now_s)
         level_frac, paused = _spread(found, gangs, columns)

@@ -25,6 +25,7 @@ from tests.support import ROOT
 from vppd.errors import Refused, Unreachable
 from vppd.model import Setpoint
 from vppd.ports import Window
+from vppd.runtime.curtailer import Curtailer, Terms
 
 pytestmark = [pytest.mark.integration]
 IDLE_W, CPU_W, NODES, CPUS = 100.0, 100.0, 2, 4
@@ -38,6 +39,7 @@ from adapters._slurm_config import SlurmConfig
 from adapters.slurm import connect
 from vppd.model import Setpoint
 from vppd.ports import Window
+from vppd.runtime.curtailer import Curtailer, Terms
 async def main():
     async with connect(SlurmConfig.model_validate_json(sys.argv[1])) as cluster:
         applied = await cluster.apply(Setpoint("hall", float(sys.argv[2]), 60.0))
@@ -272,6 +274,27 @@ async def test_tokens(server: SlurmServer, config: SlurmConfig, tmp_path: Path) 
     minted: dict[str, Any] = {"token_file": None, "renew_token": True}
     async with connect(config.model_copy(update=minted)) as cluster:
         assert (await cluster.read()).power_w == NODES * IDLE_W
+
+
+async def test_under_the_daemons_planner(load: Load, config: SlurmConfig) -> None:
+    """The planner's choice is carried out on real jobs: what it says can be shed is shed, firm jobs run on, and no work is lost."""
+    await asyncio.to_thread(load.start)
+    async with connect(config) as cluster:
+        loop = asyncio.get_running_loop()
+        cluster.plan_with(Curtailer("hall", Terms(window_s=600.0, ramp_s=5.0), loop.time, lambda: 60.0))
+        before = await cluster.read()
+        assert before.tier_shed_w == pytest.approx((0.0, 0.0, 2 * CPU_W, 2 * CPU_W), rel=0.1)
+        start_s = time.perf_counter()
+        assert await apply(cluster, ALL_W - 2.1 * CPU_W) == ALL_W - 2.1 * CPU_W
+        sys.stderr.write(f"slurm under the planner: {(time.perf_counter() - start_s) * 1e3:.0f} ms to three stops\n")
+        stopped = await asyncio.to_thread(load.stopped)
+        assert len(stopped) == 3
+        assert stopped <= load.of(2, 3)
+        await asyncio.sleep(3.0)
+        assert len(await asyncio.to_thread(load.stopped)) == 3
+        await cluster.release()
+        assert not await asyncio.to_thread(load.stopped)
+    await asyncio.to_thread(load.all_end_well)
 
 
 async def test_a_reserved_window_is_not_run_into(load: Load, config: SlurmConfig) -> None:

@@ -63,6 +63,16 @@ def test_more_than_the_accounts_bear_is_told_and_not_taken() -> None:
     assert all(not answer.paused & {"j0", "j4"} for answer in cluster.answers)
 
 
+def test_what_takes_long_to_happen_is_decided_in_time() -> None:
+    """Everybody goes on 22 s after he is told: a pause ends before the account does, with something held back for that."""
+    cluster = Cluster(*mixed(12, knob=Knob.NONE), every_s=2)
+    for truth in cluster.jobs.values():
+        truth.lag_s = 22
+    cluster.live(fresh(cluster, 1e9), 0.5 * cluster.full_w, 1_200)
+    assert cluster.answers[-1].short_w > 0.0
+    assert cluster.overdrawn(WINDOW_S) == {}
+
+
 def test_a_cap_that_frees_nothing_is_seen_and_others_give_instead() -> None:
     """Decode draws what it draws under any cap: after a few minutes it is left alone and the meter is where it should be."""
     decode = [Truth(job(f"d{i}", 2, family="decode", pausable=False), draws_frac=unbound) for i in range(6)]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from vppd.errors import Garbled
 
 ROOT = "vpp/agent/v1"
+_POWERS = ("power_w", "cap_w", "min_cap_w", "max_cap_w", "default_cap_w")
 TELEMETRY, STATUS, AVAILABILITY, SET = "telemetry", "cap/status", "availability", "cap/set"
 
 
@@ -159,14 +160,15 @@ def status(payload: bytes) -> Status:
 
 def _device(name: str, said: dict[str, Any]) -> Device:
     clock_mhz = _number(said, "clock_mhz")
+    power_w, cap_w, min_cap_w, max_cap_w, default_cap_w = _numbers(said, _POWERS)
     return Device(
         str(said.get("kind") or ""),
         str(said.get("name") or name),
-        _number(said, "power_w"),
-        _number(said, "cap_w"),
-        _number(said, "min_cap_w"),
-        _number(said, "max_cap_w"),
-        _number(said, "default_cap_w"),
+        power_w,
+        cap_w,
+        min_cap_w,
+        max_cap_w,
+        default_cap_w,
         None if clock_mhz is None else int(clock_mhz),
     )
 
@@ -191,6 +193,15 @@ def _devices(said: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     if not isinstance(devices, dict) or not all(isinstance(d, dict) for d in devices.values()):
         raise Garbled("devices is no object of objects")
     return list(devices.items())
+
+
+def _numbers(said: dict[str, Any], keys: tuple[str, ...]) -> list[float | None]:
+    values = [said.get(key) for key in keys]
+    for value in values:
+        # Nearly always a float or nothing, and ten thousand devices a second say so.
+        if value is not None and (type(value) is not float or not 0.0 <= value < math.inf):
+            return [_number(said, key) for key in keys]
+    return values
 
 
 def _number(said: dict[str, Any], key: str) -> float | None:

@@ -30,7 +30,7 @@ from adapters._mqtt_news import Heard, Listener
 from vppd.errors import DeviceError, Refused, Unreachable
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
-MOST_UNDER_WAY = 1_000
+MOST_UNDER_WAY = 200
 """So many publications may wait for the broker at once, where it does not want fewer."""
 MOST_TOPICS = 10_000
 """So many topics are remembered to match a pattern or not."""

@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple
 
 from adapters._agent_caps import AgentCaps, Node, agent_caps
 from adapters._agents_clock import ClockTable
@@ -41,6 +42,15 @@ BREATH = 50
 SLACK_W = 1.0
 
 
+class _Seen(NamedTuple):
+    """A node's load and what it was made from."""
+
+    spoke_s: float
+    status: Status | None
+    order: Wanted | None
+    load: Load | None
+
+
 class GpuAgents:
     """The cluster. Streaming, Controllable and Plannable."""
 
@@ -48,7 +58,7 @@ class GpuAgents:
         self._config, self._agents = config, agents
         self._table = ClockTable(config.clock_table)
         self._memory = Memory(self._table)
-        self._loads: dict[str, tuple[tuple[float, Status | None, Wanted | None] | None, Load | None]] = {}
+        self._seen: dict[str, _Seen] = {}
         self._orders = Orders(agents, config.at_once)
         self._planner: Planner | None = None
         self._budget_w: float | None = None
@@ -76,7 +86,7 @@ class GpuAgents:
         """Keep the nodes' draw within ``setpoint.power_w``. [W] Raises Unreachable (outcome unknown) or Refused when no node takes its part."""
         async with self._turn:
             await self._first_words()
-            view = await self._look()
+            view = await self._look(self._config.sample_s)
             self._budget_w, self._until_s = setpoint.power_w, _now_s() + setpoint.valid_for_s
             orders = self._wish(view, setpoint.power_w)
             lifted = dict.fromkeys(self._touched() - orders.keys(), FREE)
@@ -120,14 +130,14 @@ class GpuAgents:
             if not self._has_begun:
                 await asyncio.sleep(LOOK_S)
 
-    async def _look(self) -> View:
-        """Return what the nodes draw and may do now. Raises Unreachable when none speaks."""
+    async def _look(self, old_s: float = 0.0) -> View:
+        """Return what the nodes draw and may do, now or ``old_s`` ago at most. [s] Raises Unreachable when none speaks."""
         self._agents.check()
         config, view = self._config, View()
         names = self._names()
         for i, name in enumerate(names):
             node = self._agents.nodes.get(name)
-            found = self._load(node) if node is not None and self._agents.is_fresh(node) else None
+            found = self._load(node, old_s) if node is not None and self._agents.is_fresh(node) else None
             if found is None:
                 view.silent_w[name] = most_w(config, node)
                 view.rest_w += view.silent_w[name] + config.node_rest_w
@@ -141,14 +151,14 @@ class GpuAgents:
         self._memory.keep(dict.fromkeys(names))
         return view
 
-    def _load(self, node: Node) -> Load | None:
-        """Return a node's load, looked at once for each of its messages and orders."""
-        now = node.spoke_s, node.status, self._orders.held.get(node.name)
-        before, found = self._loads.get(node.name, (None, None))
-        if before != now:
-            found = load(self._config, node, self._memory, self._table, now[2])
-            self._loads[node.name] = now, found
-        return found
+    def _load(self, node: Node, old_s: float) -> Load | None:
+        """Return a node's load, looked at once for each of its messages and orders; a measurement may be ``old_s`` older. [s]"""
+        order = self._orders.held.get(node.name)
+        seen = self._seen.get(node.name)
+        if seen is None or node.spoke_s > seen.spoke_s + old_s or seen.status is not node.status or seen.order != order:
+            found = load(self._config, node, self._memory, self._table, order)
+            seen = self._seen[node.name] = _Seen(node.spoke_s, node.status, order, found)
+        return seen.load
 
     def _names(self) -> list[str]:
         return self._config.chosen(self._agents.nodes)

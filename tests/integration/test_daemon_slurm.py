@@ -25,7 +25,7 @@ from tests.integration.slurm_room import (
     soon,
     write_config,
 )
-from tests.integration.slurm_work import work
+from tests.integration.slurm_work import paced, paced_result
 from tests.servers.mosquitto import Mosquitto
 from tests.servers.slurm import SlurmServer, running_slurm, until
 from tests.support import ROOT
@@ -49,11 +49,13 @@ class Room:
     """Job by tier."""
     waiting: list[int] = field(default_factory=list)
 
-    def fill(self, cpu_s: tuple[float, float, float, float]) -> None:
-        """Start one job of each tier, the rigid ones on the first node, and let two more wait. [s]"""
+    def fill(self) -> None:
+        """Start one job of each tier, the rigid ones on the first node, and let two more wait."""
+        for path in self._out.glob("over.*"):
+            path.unlink()
         for tier, node in enumerate(("node1", "node1", "node2", "node2")):
             self.jobs[tier] = self.server.submit(
-                work(cpu_s[tier]), f"--comment=vpp:tier={tier} mine", "-t7", "-w", node
+                paced(8, f"over.{tier}"), f"--comment=vpp:tier={tier} mine", "-t7", "-w", node
             )
         for job in self.jobs.values():
             self.server.wait(job, "RUNNING")
@@ -64,7 +66,12 @@ class Room:
 
     def wait_in_line(self) -> None:
         """Submit a flexible job that finds no place."""
-        self.waiting.append(self.server.submit(work(1.0), "--comment=vpp:tier=3 mine", "-t7"))
+        self.waiting.append(self.server.submit(paced(4), "--comment=vpp:tier=3 mine", "-t7"))
+
+    def let_end(self, *tiers: int) -> None:
+        """Let jobs of some tiers come to their end when they run."""
+        for tier in tiers:
+            (self._out / f"over.{tier}").touch()
 
     def of(self, *tiers: int) -> frozenset[int]:
         """Return the jobs of some tiers."""
@@ -94,15 +101,21 @@ class Room:
 
     def all_end_well(self) -> None:
         """Wait until every job has completed, which it does with its right result alone, and is as its user made it."""
+        self.let_end(0, 1, 2, 3)
         for job in (*self.jobs.values(), *self.waiting):
-            self.server.wait(job, "COMPLETED", "FAILED", "TIMEOUT", for_s=240.0)
+            self.server.wait(job, "COMPLETED", "FAILED", "TIMEOUT", for_s=60.0)
             assert self.server.state(job) == "COMPLETED", self.server.show(job)
-            assert (self.server.base / "out" / f"result.{job}").exists()
+            bursts, result = map(int, (self._out / f"result.{job}").read_text(encoding="ascii").split())
+            assert result == paced_result(bursts)
         for tier, job in self.jobs.items():
             shown = self.server.show(job)
             assert shown["Comment"].strip() == f"vpp:tier={tier} mine"
             assert shown["Restarts"] == "0"
         assert self.server.run("sinfo", "-h", "-o", "%P %a").replace("*", "").split("\n") == ["flex up", "firm up"]
+
+    @property
+    def _out(self) -> Path:
+        return self.server.base / "out"
 
 
 Raise = Callable[..., Room]
@@ -134,7 +147,7 @@ def raise_room(server: SlurmServer, mosquitto: Mosquitto, tmp_path: Path) -> Ite
 def test_an_order_stops_what_the_tiers_allow(raise_room: Raise) -> None:
     """A load target stops tiers 3 and 2, never 0; nothing starts into the hole; a breach names real nodes; null lets all end well."""
     room = raise_room()
-    room.fill((45.0, 10.0, 15.0, 15.0))
+    room.fill()
     room.dispatcher.load_target(TWO_LESS_W)
     took_s = room.come_to(0, 1)
     assert took_s < 5.0
@@ -143,7 +156,8 @@ def test_an_order_stops_what_the_tiers_allow(raise_room: Raise) -> None:
     assert shown["power_w"] == ALL_W - BASE_W - 2 * JOB_W
     assert shown["available_w"] == ALL_W - BASE_W
     room.wait_in_line()
-    room.server.wait(room.jobs[1], "COMPLETED", for_s=120.0)  # a place falls free, and more is asked than can be given
+    room.let_end(1)
+    room.server.wait(room.jobs[1], "COMPLETED", for_s=30.0)  # a place falls free, and more is asked than can be given
     room.dispatcher.load_target(BASE_W + JOB_W)
     alerts = "grid/v1/dsx-flex-agent/dc1-agent/powerbreach"
     until(lambda: bool(room.dispatcher.data_of(alerts)), "a breach", 30.0, lambda: room.dispatcher.said)
@@ -160,7 +174,7 @@ def test_an_order_stops_what_the_tiers_allow(raise_room: Raise) -> None:
 def test_a_killed_daemon_finds_them_stopped(raise_room: Raise) -> None:
     """After kill -9 and a new start the order still holds: the jobs stay stopped without a second STOP, and go on when released."""
     room = raise_room(**FREEZE)
-    room.fill((30.0, 30.0, 8.0, 8.0))
+    room.fill()
     room.dispatcher.load_target(TWO_LESS_W)
     room.come_to(0, 1)
     room.stay_at(0, 1, for_s=3.0)
@@ -180,7 +194,7 @@ def test_a_killed_daemon_finds_them_stopped(raise_room: Raise) -> None:
 def test_an_order_that_ends_while_the_daemon_is_dead(raise_room: Raise) -> None:
     """An order that runs out while nobody is there leaves the jobs stopped; the next start gives everything back."""
     room = raise_room(**FREEZE)
-    room.fill((30.0, 30.0, 8.0, 8.0))
+    room.fill()
     ends_s = time.monotonic() + 15.0
     room.dispatcher.limit(TWO_LESS_W, 15.0)
     room.come_to(0, 1)
@@ -194,7 +208,7 @@ def test_an_order_that_ends_while_the_daemon_is_dead(raise_room: Raise) -> None:
 def test_by_hand_when_the_daemon_does_not_come_back(raise_room: Raise) -> None:
     """The lines that docs/operator.md has for a cluster whose vppd is dead let every job go on; vppd is content afterwards."""
     room = raise_room(**FREEZE)
-    room.fill((12.0, 12.0, 6.0, 6.0))
+    room.fill()
     room.dispatcher.load_target(TWO_LESS_W)
     room.come_to(0, 1)
     room.daemon.kill()

@@ -40,7 +40,7 @@ class DcgmConfig(BaseModel):
     stale_s: Annotated[float, Field(gt=0.0)] = 15.0
     """A node whose exporter was last heard so long ago is not measured."""
     timeout_s: Annotated[float, Field(gt=0.0)] = 2.0
-    at_once: Annotated[int, Field(ge=1, le=1000)] = 32
+    at_once: Annotated[int, Field(ge=1, le=64)] = 32
 
     @model_validator(mode="after")
     def _lasting(self) -> DcgmConfig:

@@ -112,7 +112,7 @@ async def test_measured_capped_and_given_back(hall: Hall) -> None:
 async def test_a_cap_that_is_lost_is_written_again(hall: Hall) -> None:
     """An agent that has let its cap go, as one that was started anew, is capped again within some seconds."""
     async with connected(hall) as cluster:
-        await apply(cluster, 4 * NODE_W - 3000.0)
+        await apply(cluster, 4 * NODE_W - 3000.0, 300.0)  # not renewed for a minute
         lost = hall.agents["n2"]
         lost._holder.restore()
         lost._report("", "started anew")

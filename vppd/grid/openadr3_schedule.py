@@ -24,7 +24,8 @@ MOST_PIECES = 10_000
 """An event that comes to more pieces within the horizon is refused."""
 MANY_VALUED = frozenset({"CURVE", "OLS", "DISPATCH_INSTRUCTION", "CONTROL_SETPOINT"})
 """Payload types whose values belong together; those of all others follow one another."""
-LIMITS = frozenset({"IMPORT_CAPACITY_LIMIT", "EXPORT_CAPACITY_LIMIT"})
+IMPORT_LIMIT = "IMPORT_CAPACITY_LIMIT"
+LIMITS = frozenset({IMPORT_LIMIT, "EXPORT_CAPACITY_LIMIT"})
 SUBSCRIPTION = "IMPORT_CAPACITY_SUBSCRIPTION"
 
 

@@ -1,0 +1,284 @@
+"""What OpenADR events ask -> orders of ours; every signal that does not become one leaves a reason. Pure.
+
+The events in hand are the whole truth: ``plan`` says what should be in force, ``reconcile`` what to add to and take off the open orders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from uuid import NAMESPACE_URL, uuid5
+
+from vppd.grid.openadr3_model import Event, Program, Unread
+from vppd.grid.openadr3_payloads import Ask, Terms, Unfit, ask_of, nothing_asked
+from vppd.grid.openadr3_schedule import (
+    IMPORT_LIMIT,
+    LIMITS,
+    NEVER,
+    SUBSCRIPTION,
+    Note,
+    Piece,
+    Scene,
+    Why,
+    fall_back,
+    settle,
+    unroll,
+)
+from vppd.grid.reasons import Defect
+from vppd.grid.site import authorise
+from vppd.model import Interval, Order, OrderKind
+
+PROTOCOL = "openadr3"
+DISPATCH = frozenset({"DISPATCH_SETPOINT", "DISPATCH_SETPOINT_RELATIVE"})
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """What is known of the server's objects."""
+
+    programs: tuple[Program, ...] = ()
+    events: tuple[Event, ...] = ()
+    unread: tuple[Unread, ...] = ()
+    seen: Mapping[str, datetime] = field(default_factory=dict)
+    lost: bool = False
+    """The server has not answered for too long."""
+    discarded: bool = False
+    """After an outage of the grid: limits are void until they have been fetched again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """A price or a carbon intensity over a time, for whoever plans by it."""
+
+    payload_type: str
+    interval: Interval
+    value: float
+    units: str
+    currency: str
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What should be in force now and within the horizon."""
+
+    orders: tuple[Order, ...] = ()
+    """Without ids: ``reconcile`` gives them."""
+    tariffs: tuple[Tariff, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What turns the open orders into the plan: releases of single orders, and new orders."""
+
+    releases: tuple[Order, ...] = ()
+    orders: tuple[Order, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+def plan(book: Book, terms: Terms, at: datetime, seed: str) -> Plan:
+    """Return what the events in hand ask from ``at`` on."""
+    notes = [Note(u.id, "", Why.UNREADABLE, u.sentence) for u in book.unread]
+    by_resource: dict[str, list[Piece]] = {terms.site.vpp_id: []}
+    programs = {program.id: program for program in book.programs}
+    scene = Scene(at, seed, book.seen, terms.horizon)
+    for event in book.events:
+        program = programs.get(event.program_id)
+        if program is None:
+            said = f"its program {event.program_id} is not one that this site takes part in"
+            notes.append(Note(event.id, "", Why.UNKNOWN_PROGRAM, said))
+            continue
+        pieces, placed = unroll(event, program.interval_period, scene)
+        fit, told = _fit(pieces, program, terms, book)
+        notes += [*placed, *told]
+        resources = _resources(event, terms)
+        if not resources:
+            said = f"none of its targets ({', '.join(event.targets)[:200]}) is of this site"
+            notes.append(Note(event.id, "", Why.NOT_FOR_US, said))
+        for resource in resources:
+            by_resource.setdefault(resource, []).extend(fit)
+    return _planned(by_resource, programs, terms, book, at, notes)
+
+
+def _resources(event: Event, terms: Terms) -> tuple[str, ...]:
+    if not event.targets:
+        return (terms.site.vpp_id,)
+    ours = (terms.targets.get(target, target) for target in event.targets)
+    return tuple(dict.fromkeys(name for name in ours if terms.site.knows(name)))
+
+
+def _fit(pieces: Iterable[Piece], program: Program, terms: Terms, book: Book) -> tuple[list[Piece], list[Note]]:
+    """Return the pieces that can be carried out, and why the others cannot: these must not overrule anything."""
+    fit: list[Piece] = []
+    notes: dict[tuple[str, Why], Note] = {}
+    for piece in pieces:
+        found: tuple[Why, str] | None = None
+        try:
+            if ask_of(piece, program, terms).kind is None:
+                found = nothing_asked(piece)
+        except Unfit as unfit:
+            notes.setdefault((piece.payload_type, unfit.why), _note(piece, unfit.why, unfit.sentence))
+            continue
+        if book.discarded and piece.payload_type in LIMITS:
+            found = (Why.DISCARDED, "the grid was out; limits are void until the server tells them again")
+        else:
+            fit.append(piece)
+        if found:
+            notes.setdefault((piece.payload_type, found[0]), _note(piece, *found))
+    return fit, list(notes.values())
+
+
+def _note(piece: Piece, why: Why, sentence: str) -> Note:
+    return Note(piece.event.id, piece.payload_type, why, sentence)
+
+
+def _planned(
+    by_resource: Mapping[str, list[Piece]],
+    programs: Mapping[str, Program],
+    terms: Terms,
+    book: Book,
+    at: datetime,
+    notes: list[Note],
+) -> Plan:
+    orders: list[Order] = []
+    tariffs: list[Tariff] = []
+    for resource, pieces in by_resource.items():
+        found, told = _in_force(pieces, book, at)
+        notes += told
+        for piece in found:
+            program = programs[piece.event.program_id]
+            ask = ask_of(piece, program, terms)
+            if ask.tariff:
+                interval = Interval(piece.start, piece.end)
+                tariffs.append(Tariff(piece.payload_type, interval, *ask.tariff, event_id=piece.event.id))
+            if ask.kind is not None:
+                orders.append(_order(resource, piece, ask, program, terms))
+        if book.lost and resource == terms.site.vpp_id:
+            orders += _last_resort(found, terms, at)
+    granted, told = _granted(_merged(orders), terms)
+    return Plan(granted, tuple(tariffs), tuple(dict.fromkeys((*notes, *told))))
+
+
+def _in_force(pieces: Sequence[Piece], book: Book, at: datetime) -> tuple[list[Piece], list[Note]]:
+    settled, notes = settle(pieces, _subject)
+    limits = [p for p in settled if p.payload_type == IMPORT_LIMIT]
+    rest, told = fall_back(
+        limits, [p for p in settled if p.payload_type == SUBSCRIPTION], at, lost=book.lost or book.discarded
+    )
+    return [*(p for p in settled if p.payload_type != SUBSCRIPTION), *rest], [*notes, *told]
+
+
+def _subject(piece: Piece) -> str:
+    """Return what a piece is about: two about the same at once conflict."""
+    return "DISPATCH" if piece.payload_type in DISPATCH else piece.payload_type
+
+
+def _order(resource: str, piece: Piece, ask: Ask, program: Program, terms: Terms) -> Order:
+    assert ask.kind is not None
+    return Order(
+        order_id="",
+        issuer=terms.issuer,
+        kind=ask.kind,
+        resource=resource,
+        interval=Interval(piece.start, piece.end),
+        power_w=ask.power_w,
+        priority=ask.priority,
+        product=program.program_name,
+        correlation_id=piece.event.id,
+        protocol=PROTOCOL,
+        group=piece.event.id,
+    )
+
+
+def _last_resort(found: Iterable[Piece], terms: Terms, at: datetime) -> list[Order]:
+    """Return the site's own limit for a lost server, from when all that the server said of limits has run out."""
+    out_at = max((p.until for p in found if p.payload_type in (SUBSCRIPTION, IMPORT_LIMIT)), default=at)
+    if terms.fallback_limit_w is None or out_at == NEVER:
+        return []
+    interval = Interval(max(out_at, at))
+    return [
+        Order("", terms.issuer, OrderKind.LIMIT, terms.site.vpp_id, interval, terms.fallback_limit_w, protocol=PROTOCOL)
+    ]
+
+
+def _merged(orders: Iterable[Order]) -> list[Order]:
+    """Join orders of one event that follow one another and ask the same."""
+    found: list[Order] = []
+    place: dict[Order, int] = {}
+    """What an order that goes on with this one would look like, without its length -> where this one is."""
+    for order in orders:
+        start, end = order.interval.start, order.interval.end
+        i = place.pop(replace(order, interval=Interval(start, start)), len(found))
+        if i < len(found):
+            found[i] = replace(order, interval=Interval(found[i].interval.start, end))
+        else:
+            found.append(order)
+        if end is not None:
+            place[replace(order, interval=Interval(end, end))] = i
+    return found
+
+
+def _granted(orders: Iterable[Order], terms: Terms) -> tuple[tuple[Order, ...], list[Note]]:
+    found: list[Order] = []
+    notes: list[Note] = []
+    for order in orders:
+        try:
+            if order.group:  # our own last resort needs nobody's leave
+                authorise(order, terms.grants)
+            found.append(order)
+        except Defect as defect:
+            notes.append(Note(order.group, "", Why.UNAUTHORISED, defect.sentence))
+    return tuple(found), notes
+
+
+def reconcile(wanted: Sequence[Order], opened: Iterable[Order], issuer: str, at: datetime, hold: str = "") -> Changes:
+    """Return what is to be added and released so that of this issuer's open orders exactly the wanted ones are in force.
+
+    An open order stays as it is, with its id and its baseline, when from now on it asks what is wanted. While orders are
+    held up (``hold`` says why) nothing is added, and what is not wanted any more is released all the same.
+    """
+    mine = [o for o in opened if o.protocol == PROTOCOL and o.issuer == issuer and o.kind is not OrderKind.RELEASE]
+    by_group: dict[str, list[Order]] = {}
+    for order in mine:
+        by_group.setdefault(order.group, []).append(order)
+    new: list[Order] = []
+    kept: set[str] = set()
+    for order in wanted:
+        same = (o for o in by_group.get(order.group, ()) if o.order_id not in kept and _same(o, order, at))
+        match = next(same, None)
+        if match is not None:
+            kept.add(match.order_id)
+        else:
+            new.append(replace(order, order_id=_order_id(order, at), received_at=at))
+    gone = [o for o in mine if o.order_id not in kept and (o.interval.end is None or o.interval.end > at)]
+    if hold:  # a bound whose successor has to wait stays in force
+        waiting = {order.group for order in new}
+        notes = tuple(Note(group, "", Why.HELD, hold) for group in sorted(waiting))
+        return Changes(tuple(_release(o, at) for o in gone if o.group not in waiting), (), notes)
+    return Changes(tuple(_release(order, at) for order in gone), tuple(new))
+
+
+def _same(opened: Order, wanted: Order, at: datetime) -> bool:
+    start = opened.interval.start
+    if start != wanted.interval.start and max(start, wanted.interval.start) > at:
+        return False
+    return opened == replace(
+        wanted,
+        order_id=opened.order_id,
+        received_at=opened.received_at,
+        interval=Interval(start, wanted.interval.end),
+    )
+
+
+def _order_id(order: Order, at: datetime) -> str:
+    """Return an id that no other order has: the same wish at another time is another order."""
+    return str(uuid5(NAMESPACE_URL, repr((PROTOCOL, order.to_body(), at.isoformat()))))
+
+
+def _release(order: Order, at: datetime) -> Order:
+    release = Order("", order.issuer, OrderKind.RELEASE, order.order_id, Interval(at), protocol=PROTOCOL)
+    return replace(
+        release, order_id=_order_id(release, at), received_at=at, group=order.group, correlation_id=order.correlation_id
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import re
+import tomllib
 from dataclasses import replace
 from functools import cache
 
@@ -16,6 +18,7 @@ from adapters._inference_config import InferenceConfig
 from adapters._inference_curve import Curve, expected_s, learnt
 from adapters._inference_guard import ALL, Seen, State, decide
 from adapters._inference_metrics import Latency
+from tests.support import ROOT
 
 BOUND_S = 1.0
 PERIOD_S = 5.0
@@ -288,3 +291,24 @@ def test_bad_configurations_say_why(given_keys: dict[str, object], said: str) ->
     with pytest.raises(ValidationError) as refused:
         config(**given_keys)
     assert said in str(refused.value)
+
+
+def test_above_the_bound_all_come_back_however_few_would_do() -> None:
+    """What was learnt may say that two more are enough: it was wrong a moment ago."""
+    service = Service(20, 0.1, 500.0, config())
+    for _ in range(400):
+        service.step(3000.0)
+    look = seen(service.at_s + 5.0, service.replicas, 3000.0, 0.81)
+    assert decide(service.state, look, config()).floor < 20
+    assert decide(service.state, replace(look, p95_s={Latency.TTFT: 1.01}), config()).floor == ALL
+
+
+def test_the_guide_says_what_the_configuration_takes() -> None:
+    """The example of the guide is valid, and every key is in the guide with its default."""
+    guide = (ROOT / "docs" / "inference.md").read_text(encoding="utf-8")
+    example = tomllib.loads(guide.partition("```toml\n")[2].partition("```")[0])
+    given = InferenceConfig.model_validate(example["assets"]["connection"]["inference"]["chat"])
+    told = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", guide, flags=re.MULTILINE))
+    for name, field in InferenceConfig.model_fields.items():
+        if name not in given.model_fields_set | {"metrics_urls"}:
+            assert float(told[name]) == field.default, name

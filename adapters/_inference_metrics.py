@@ -213,7 +213,7 @@ def p95_s(histogram: Histogram | None) -> float | None:
     if not at:
         return min(_EXPONENTIAL_P95 * mean_s, top_s)
     bottom_s, below = histogram.edges_s[at - 1], histogram.counts[at - 1]
-    return _inside_s(_Bucket(max(bottom_s, 0.0), top_s, below / total, upto / total), mean_s, total)
+    return _inside_s(_Bucket(max(bottom_s, 0.0), top_s, below / total, upto / total), mean_s, histogram.total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class _Bucket:
     upto_frac: float
 
 
-def _inside_s(bucket: _Bucket, mean_s: float, total: float) -> float:
+def _inside_s(bucket: _Bucket, mean_s: float, total: int) -> float:
     """Return where the percentile lies within its bucket. [s]
 
     Most is below: log-normal through both edges, or, where the values end with the bucket (steps with a full prompt

@@ -134,8 +134,8 @@ class RedfishConfig(BmcPoolConfig):
     """Aim so far below the budget where no planner does."""
     node_max_w: Positive = 8400.0
     """What a node counts for while its BMC does not answer. [W]"""
-    read_wait_s: Positive = 1.0
-    """A reading waits so long for BMCs; values of slow ones come with a later reading."""
+    read_wait_s: Positive = 2.0
+    """A reading waits so long for BMCs where nothing fresh is known; values of slow ones come with a later reading."""
 
     @model_validator(mode="after")
     def _known(self) -> Self:

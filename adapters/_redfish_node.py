@@ -17,8 +17,8 @@ from vppd.errors import DeviceError, Refused, Unreachable
 _FIRST_REST_S = 2.0
 _AGAIN_S = 60.0
 """A BMC that took a cap and does not follow is told again after this time, not at every renewal."""
-_SHOWS_S = 3.0
-"""So long after a change its power is read again."""
+_SHOWS_S = (1.0, 4.0)
+"""So long after a change its power is read again: whoever holds it against the feed's meter needs it as of now."""
 _SEARCH = 4.0
 """To find the limits takes so many times as long as to set them."""
 SLACK_W = 1.0
@@ -50,7 +50,7 @@ class Node:
         self._settled: tuple[Prior, ...] | None = None
         """What its limits were when the wish had been carried out."""
         self._settled_s = -math.inf
-        self._look_at_s = math.inf
+        self._looks_at_s: tuple[float, ...] = ()
         self._silent_until_s = -math.inf
         self._barred_until_s = -math.inf
         self._failures = 0
@@ -72,6 +72,14 @@ class Node:
         return self.bmc.cap() if self.bmc.limits else Cap(None)
 
     @property
+    def power_w(self) -> float | None:
+        """What it draws: what was measured, and no more than a cap that has been read back since. [W]"""
+        measured_w, cap_w = self.bmc.power_w, self.cap.cap_w
+        if measured_w is None or cap_w is None or self._settled_s <= self.seen_s:
+            return measured_w
+        return min(measured_w, cap_w)
+
+    @property
     def rests_s(self) -> float:
         """Return for how long nothing is written to it, because it failed a moment ago. [s]"""
         return max(self._silent_until_s, self._barred_until_s) - _now_s()
@@ -79,18 +87,22 @@ class Node:
     def is_due(self) -> bool:
         """Say whether it is time to look again."""
         now_s = _now_s()
-        return now_s >= min(self.seen_s + self._patience.refresh_s, self._look_at_s) and now_s >= self._silent_until_s
+        next_s = min(self.seen_s + self._patience.refresh_s, *self._looks_at_s, math.inf)
+        return now_s >= next_s and now_s >= self._silent_until_s
 
     def is_fresh(self, for_s: float) -> bool:
         """Say whether it has been looked at lately. [s]"""
         return _now_s() < self.seen_s + for_s
 
-    def want(self, cap_w: float | None, until_s: float) -> None:
-        """Take a new wish: a cap, or None to have everything as it was before."""
+    def want(self, cap_w: float | None, until_s: float, insist: bool = False) -> None:
+        """Take a wish: a cap, or None to have everything as it was before; insist: also if the same was refused a moment ago."""
         self.until_s = until_s if cap_w is not None else math.inf
+        if cap_w is None and self.kept is not None:
+            self.kept.cap_w = None  # a successor is to go on with lifting, not with the cap
+        if cap_w != self._wanted_w or insist:
+            self._barred_until_s = -math.inf  # another question may get another answer
         if cap_w != self._wanted_w:
             self._wanted_w, self._settled = cap_w, None
-            self._barred_until_s = -math.inf  # another question may get another answer
 
     async def look(self) -> Cap:
         """Read its limits and its power. Raises DeviceError."""
@@ -134,7 +146,8 @@ class Node:
 
     async def _looked(self) -> Cap:
         cap = await self.bmc.look()
-        self.seen_s, self._look_at_s = _now_s(), math.inf
+        self.seen_s = _now_s()
+        self._looks_at_s = tuple(at_s for at_s in self._looks_at_s if at_s > self.seen_s)
         # Somebody else has changed it or the node has been restarted; or it was told a while ago and does not follow.
         lags = not self._follows(cap) and self.seen_s >= self._settled_s + _AGAIN_S
         if lags or self._settled != self.bmc.priors():
@@ -151,7 +164,7 @@ class Node:
             cap = await (self._lift() if wanted_w is None else self._cap(wanted_w))
             if wanted_w == self._wanted_w:
                 self._settled, self._settled_s = self.bmc.priors(), _now_s()
-                self._look_at_s = self._settled_s + _SHOWS_S
+                self._looks_at_s = tuple(self._settled_s + rest_s for rest_s in _SHOWS_S)
                 return cap
 
     async def _lift(self) -> Cap:

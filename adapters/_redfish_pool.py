@@ -38,6 +38,8 @@ class Outcome:
     cap: Cap | None = None
     """What holds now, as read back; None: nobody knows."""
     error: DeviceError | None = None
+    pending: bool = False
+    """It is under way, or will be as soon as the BMC answers again."""
 
     def holds(self, cap_w: float | None) -> bool:
         """Say whether the node is capped at this or lower; for None, whether the cap is lifted."""
@@ -94,13 +96,17 @@ class BmcPool:
         return outcome.cap
 
     async def put_all(
-        self, cap_w: Mapping[str, float | None], valid_for_s: float | None, wait_s: float | None = None
+        self,
+        cap_w: Mapping[str, float | None],
+        valid_for_s: float | None,
+        wait_s: float | None = None,
+        insist: bool = False,
     ) -> dict[str, Outcome]:
-        """Cap many nodes at once, and return what became of each after ``wait_s`` at most. [W; s]"""
+        """Cap many nodes at once, and return what became of each after ``wait_s`` at most; insist: also where a BMC refused. [W; s]"""
         until_s = _now_s() + (math.inf if valid_for_s is None else valid_for_s)
         nodes = [self._node(name) for name in cap_w]
         for node in nodes:
-            node.want(cap_w[node.name], until_s)
+            node.want(cap_w[node.name], until_s, insist)
         moving = [self._start(node) for node in nodes if node.is_off and node.rests_s <= 0.0]
         await self._wait(moving, self._config.wait_s if wait_s is None else wait_s)
         return {node.name: self.outcome(node.name) for node in nodes}
@@ -112,12 +118,12 @@ class BmcPool:
             return Outcome(node.cap)
         if node.problem is not None and node.rests_s > 0.0:
             return Outcome(error=type(node.problem)(f"{node.problem}; asked again in {node.rests_s:.0f} s"))
-        return Outcome(error=Unreachable(f"{node.name}: not done yet"))
+        return Outcome(error=Unreachable(f"{node.name}: not done yet"), pending=True)
 
     def power_w(self, name: str) -> float | None:
         """Return what a node draws; None when its BMC has not said so lately. [W]"""
         node = self._node(name)
-        return node.bmc.power_w if self._is_known(node) else None
+        return node.power_w if self._is_known(node) else None
 
     def cap(self, name: str) -> Cap | None:
         """Return a node's cap as read lately; None when nobody knows."""
@@ -139,14 +145,17 @@ class BmcPool:
         return found | {n: Refused(f"{n}: was capped, and is not in the configuration any more") for n in lost}
 
     async def news(self, wait_s: float) -> None:
-        """Ask all BMCs that are due, and wait for most of them. [s] Raises Unreachable when none is known to answer any more."""
+        """Ask all BMCs that are due; wait for them only where nothing is fresh. [s] Raises what all of them fail by, if all do."""
         self.check()
         asked = {self._start(node): node for node in self._nodes.values() if node.is_due()}
-        await self._wait(list(asked), wait_s)
-        late = {task for task in asked if not task.done()}
-        while late and len(late) == len(asked):  # nobody in time: the first who answers will do, and silence is told
-            _, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
-            asked = {task: node for task, node in asked.items() if task in late or self._is_known(node)}
+        if not any(node.is_fresh(self._config.refresh_s) for node in self._nodes.values()):
+            await self._wait(list(asked), wait_s)
+            late = {task for task in asked if not task.done()}
+            while late and len(late) == len(
+                asked
+            ):  # nobody in time: the first who answers will do, and silence is told
+                _, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
+                asked = {task: node for task, node in asked.items() if task in late or self._is_known(node)}
         self.check()
         if not any(self._is_known(node) for node in self._nodes.values()):
             raise self._silence()

@@ -39,7 +39,6 @@ class RedfishNodes:
         self._caps_w: dict[str, float] = {n: k.cap_w for n, k in pool.books.kept.items() if k.cap_w is not None}
         self._stiff_w: dict[str, tuple[float, float]] = {}
         """Nodes that did not follow a cap: the least that holds there, and until when that is believed. [W, s]"""
-        self._trouble = ""
         self._turn = asyncio.Lock()
         self._tending = asyncio.create_task(self._tend())
 
@@ -51,6 +50,7 @@ class RedfishNodes:
         """Return what the nodes draw, and what each tier could shed. Raises Unreachable, Refused or Garbled.
 
         A node whose BMC has not answered lately counts for ``node_max_w``; values are ``refresh_s`` old at most while BMCs answer.
+        That single BMCs fail is no fault of the asset, which would be isolated: it is told with each setpoint.
         """
         if self._tending.done():
             self._tending.result()
@@ -65,7 +65,6 @@ class RedfishNodes:
             upper_w=available_w,
             tier_shed_w=tiers_w,
             setpoint_w=self._budget_w,
-            fault=self._fault(),
             shed_first=shed_first(loads),
         )
 
@@ -81,20 +80,26 @@ class RedfishNodes:
             if (books.budget_w, books.lease_s) != (setpoint.power_w, setpoint.valid_for_s):
                 books.budget_w, books.lease_s = setpoint.power_w, setpoint.valid_for_s
                 await self._pool.save()
-            return await self._enforce(setpoint.power_w, setpoint.valid_for_s)
+            await self._pool.news(self._config.read_wait_s)
+            return await self._enforce(setpoint.power_w, setpoint.valid_for_s, self._config.wait_s)
 
     async def release(self) -> None:
-        """Put back every limit that we, or an earlier process, changed. Idempotent. Raises Unreachable, Refused or Garbled."""
+        """Put back every limit that we, or an earlier process, changed. Idempotent. Raises Unreachable or Refused.
+
+        BMCs that are slow or dead do not hold this up: theirs are put back as soon as they answer, by whoever has the journal.
+        """
         async with self._turn:
             self._end()
+            touched = dict.fromkeys(name for name in self._pool.books.kept if name in self._pool.names)
+            outcomes = await self._pool.put_all(touched, None, insist=True)
             with contextlib.suppress(Refused):  # a full disk keeps nobody from going on
                 await self._pool.save()
-            touched = dict.fromkeys(name for name in self._pool.books.kept if name in self._pool.names)
-            outcomes = await self._pool.put_all(touched, None)
             failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
-            if failed:
-                why = f"not all limits are as they were: {_named(failed)}"
-                raise Refused(why) if all(isinstance(e, Refused) for e in failed.values()) else Unreachable(why)
+            refused = {name: error for name, error in failed.items() if isinstance(error, Refused)}
+            if refused:
+                raise Refused(f"not all limits are as they were: {_named(refused)}")
+            if failed and len(failed) == len(touched) and not any(outcome.pending for outcome in outcomes.values()):
+                raise Unreachable(f"no limit is as it was: {_named(failed)}")
 
     async def close(self) -> None:
         """End the watch over the budget."""
@@ -132,17 +137,14 @@ class RedfishNodes:
         floor_w, until_s = self._stiff_w.get(name, (0.0, -math.inf))
         return floor_w if _now_s() < until_s else 0.0
 
-    async def _enforce(self, budget_w: float, valid_for_s: float) -> Applied:
+    async def _enforce(self, budget_w: float, valid_for_s: float, wait_s: float) -> Applied:
         """Plan, cap, lift what is not to be capped any more, and say what to expect."""
-        await self._pool.news(self._config.read_wait_s)
         loads = self._loads()
-        fresh_w = self._plan(loads, budget_w)
-        caps_w = steady(fresh_w, self._caps_w)
-        self._caps_w = caps_w
-        lifted = [name for name in self._pool.books.kept if name not in caps_w and name in self._pool.names]
-        lowered = await self._pool.put_all(caps_w, valid_for_s)
-        raised = await self._pool.put_all(dict.fromkeys(lifted), None)
-        return self._applied(budget_w, loads, caps_w, {**lowered, **raised})
+        caps_w = self._caps_w = steady(self._plan(loads, budget_w), self._caps_w)
+        lifted = (name for name in self._pool.books.kept if name not in caps_w and name in self._pool.names)
+        wanted_w: dict[str, float | None] = {**dict.fromkeys(lifted), **caps_w}
+        outcomes = await self._pool.put_all(wanted_w, valid_for_s, wait_s)
+        return self._applied(budget_w, loads, caps_w, outcomes)
 
     def _plan(self, loads: list[Load], budget_w: float) -> dict[str, float]:
         if self._planner is None:
@@ -154,7 +156,7 @@ class RedfishNodes:
     ) -> Applied:
         """Return the budget when the caps that hold keep to it, else the power to expect. [W] Raises what all nodes failed by."""
         failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
-        if failed and len(failed) == len(outcomes):
+        if failed and len(failed) == len(outcomes) and not any(outcome.pending for outcome in outcomes.values()):
             raise next(iter(failed.values()))
         expected_w, unheld = 0.0, {}
         for load in loads:
@@ -170,14 +172,11 @@ class RedfishNodes:
         detail += [f"{len(bad)} failed: {_named(bad)}"] if bad else []
         silent = sum(not load.answers for load in loads)
         detail += [f"{silent} silent, counted at {self._config.node_max_w:.0f} W each"] if silent else []
+        rest = {name: error for name, error in self._pool.problems().items() if name not in bad}
+        detail += [f"other troubles: {_named(rest)}"] if rest else []
         if expected_w <= budget_w + 1.0:
             return Applied(budget_w, "; ".join(detail))
         return Applied(expected_w, "; ".join([*detail, f"short by {expected_w - budget_w:.0f} W"]))
-
-    def _fault(self) -> str:
-        problems = self._pool.problems()
-        texts = [f"{len(problems)} of {len(self._pool.names)} BMCs fail: {_named(problems)}"] if problems else []
-        return "; ".join([*texts, *([self._trouble] if self._trouble else [])])
 
     async def _tend(self) -> None:
         """Follow what the nodes draw while the budget is good; what fails is tried again in the next round."""
@@ -187,14 +186,11 @@ class RedfishNodes:
                 if _now_s() >= self._until_s:
                     self._end()  # the pool lifts each cap at the same time
                 if self._budget_w is None:
-                    self._trouble = ""
                     continue
-                try:
-                    # The lease is the caller's to renew: what is left of it is all that a correction gets.
-                    await self._enforce(self._budget_w, max(self._until_s - _now_s(), 0.0))
-                    self._trouble = ""
-                except DeviceError as error:
-                    self._trouble = f"the budget cannot be looked after: {error}"
+                # The lease is the caller's to renew: what is left of it is all that a correction gets. Nobody waits for
+                # BMCs here: what fails shows with them, and in the next setpoint's outcome.
+                with contextlib.suppress(DeviceError):
+                    await self._enforce(self._budget_w, max(self._until_s - _now_s(), 0.0), 0.0)
 
 
 def _named(errors: Mapping[str, DeviceError]) -> str:

@@ -65,7 +65,12 @@ async def _main(behaviours: dict[str, Behaviour]) -> None:
             for name, fields in json.loads(line).items():
                 for key, value in fields.items():
                     setattr(served[name].how, key, value)
-            _tell({n: {**asdict(b.how), "cap_w": b.cap_w, "patches": len(b.patches)} for n, b in served.bmcs.items()})
+            _tell(
+                {
+                    n: {**asdict(b.how), "cap_w": b.cap_w, "power_w": b.power_w, "patches": len(b.patches)}
+                    for n, b in served.bmcs.items()
+                }
+            )
 
 
 if __name__ == "__main__":

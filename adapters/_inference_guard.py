@@ -121,7 +121,8 @@ def _unstated(seen: Seen, config: InferenceConfig) -> list[Latency]:
 def _blind(state: State, seen: Seen, config: InferenceConfig, missing: str) -> State:
     """Return the state without sight: nobody goes, and after a time all come back."""
     seen_s = seen.at_s if state.seen_s is None else state.seen_s
-    floor = ALL if seen.at_s - seen_s > config.stale_s else max(seen.present, state.floor)
+    too_long = not seen.present or seen.at_s - seen_s > config.stale_s
+    floor = ALL if too_long else max(seen.present, state.floor)
     return replace(state, floor=floor, seen_s=seen_s, why=missing)
 
 

@@ -145,6 +145,15 @@ async def test_before_the_first_look_all_stay() -> None:
         assert guard.why("chat") == "not seen yet"
 
 
+async def test_a_service_without_a_ready_pod_keeps_all() -> None:
+    """Pods that nobody knows of, or none that is ready: there is nothing to go by, so nobody goes."""
+    async with watching({"chat": config()}) as guard:
+        await guard.look(5.0, {})
+        assert guard.least_replicas("chat", 8) == 8
+        await guard.look(10.0, {"chat": []})
+        assert guard.least_replicas("chat", 8) == 8
+
+
 @pytest.mark.parametrize(
     "fault",
     [

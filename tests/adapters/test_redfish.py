@@ -115,12 +115,6 @@ class TestControl(RedfishConformance):
         return {"mode": "Disabled", "limit_w": 9000.0}
 
 
-class TestPower(RedfishConformance):
-    """The old Power resource."""
-
-    style = "power"
-
-
 async def test_it_is_what_the_daemon_asks_for(tmp_path: Path) -> None:
     """The asset is polled, takes setpoints and lets a planner choose."""
     async with opened({"a": Behaviour()}, tmp_path) as (_, nodes):

@@ -37,7 +37,7 @@ async def bmc(how: Behaviour, *, session: bool = True, **more: Any) -> AsyncIter
         try:
             yield served["n"], Bmc(link, **more)
         finally:
-            await link.close(2.0)
+            await link.close(0.5)
 
 
 def a_link(url: str, *, session: bool = True, verify: ssl.SSLContext | bool = False, timeout_s: float = 5.0) -> BmcLink:
@@ -117,8 +117,7 @@ async def test_a_limit_changed_since_it_was_read_is_not_overwritten_at_first() -
 # ---- pace ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize("date", [False, True])
+@pytest.mark.parametrize(("status", "date"), [(429, False), (503, False), (429, True)])
 async def test_a_busy_bmc_gets_the_time_it_asks_for(status: int, date: bool) -> None:
     """Retry-After is kept, in seconds or as a date; then the request is made again."""
     after = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True) if date else "1"
@@ -380,11 +379,11 @@ async def test_who_a_bmc_is_taken_for(authority: Authority, tmp_path: Path) -> N
         for verify in accepted:
             link = a_link(served.addresses["n"], verify=verify)
             assert await Bmc(link).look()
-            await link.close(2.0)
+            await link.close(0.5)
         asked = served["n"].requests
         for verify in refused:
             link = a_link(served.addresses["n"], verify=verify)
             with pytest.raises(Unreachable, match="certificate"):
                 await Bmc(link).look()
-            await link.close(2.0)
+            await link.close(0.5)
         assert served["n"].requests == asked

@@ -18,7 +18,6 @@ from vppd.api.app import build_app
 from vppd.api.serve import serve
 from vppd.config import Config, InvalidConfig, examine
 from vppd.consequences import Consequences, LastDecision
-from vppd.core.bearing import bearing, left_s
 from vppd.core.failsafe import SITE_RULES, Severity
 from vppd.core.state import Decision, State
 from vppd.errors import ConfigError, Garbled
@@ -43,6 +42,7 @@ from vppd.runtime.curtailers import curtailers_of
 from vppd.runtime.cycle import Cycle, Inbox
 from vppd.runtime.devices import Devices
 from vppd.runtime.health import Vitals
+from vppd.runtime.horizons import Horizons
 from vppd.runtime.journal import Journal
 from vppd.runtime.logs import configure
 from vppd.runtime.memory import settle_memory
@@ -155,7 +155,8 @@ class Daemon:
         self._journal = Journal(ledger, self._vitals.ledger, self._register.catch_up, self._clock.now)
         self._inbox, self._last = Inbox(), LastDecision()
         self._told = Told(self._journal, self._clock.now)
-        self._curtailers = curtailers_of(config, self._clock, self._horizon_s)
+        horizons = Horizons(self._plant, lambda: self._last.decision, self._clock, config.site.cycle_s)
+        self._curtailers = curtailers_of(config, self._clock, horizons.left_s, horizons.is_short)
         self._devices = Devices(
             config, connects_of(config, path), self._plant, self._clock, self._told,
             planners=self._curtailers, comes_back=self._comes_back,
@@ -310,13 +311,6 @@ class Daemon:
     def _hints(self, tag: str) -> Sequence[tuple[str, float]]:
         node = self._plant.nodes.index(tag)
         return self._devices.shed_first(i for i in range(len(self._plant.asset_ids)) if self._plant.node[i] == node)
-
-    def _horizon_s(self, asset: int) -> float:
-        """Return how long the orders that bear on an asset go on, inf without an end, 0 when there is none. [s]"""
-        decision = self._last.decision
-        if decision is None:  # whoever is held by an order of before stays so until it has been looked at
-            return self._config.site.cycle_s
-        return left_s(bearing(asset, decision.demands, self._plant), self._clock.now())
 
     def _comes_back(self, asset_id: str) -> bool:
         """Say whether a cluster's jobs are still being brought back; the operator's release waits for nothing."""

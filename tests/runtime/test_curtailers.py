@@ -146,7 +146,7 @@ def test_every_controlled_cluster_has_a_planner_of_its_own(tmp_path: Path) -> No
     clock = FakeClock(AT, 5_000.0)
     cluster, planner = held(100)
     write(file_of(tmp_path, "hall-a"), packed(planner.books, planner.classes, cluster.now_s, AT))
-    found = curtailers_of(config, clock, lambda asset: float(asset))
+    found = curtailers_of(config, clock, lambda asset: float(asset), lambda asset: False)
     assert set(found) == {"hall-a", "hall-b"}
     assert found["hall-a"].books.accounts.window_s == 600.0
     assert set(found["hall-a"].books.ids) == set(cluster.jobs) - {"j0", "j4", "j8", "j12"}

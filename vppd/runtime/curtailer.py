@@ -96,9 +96,14 @@ class Curtailer:
         mono_s: Callable[[], float],
         horizon_s: Callable[[], float] = lambda: DEFAULT_HORIZON_S,
         known: tuple[Books, Classes] | None = None,
+        is_short: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``horizon_s``: until the order in force ends, inf for no end, 0 for no order [s]; ``known``: of an earlier process."""
+        """``horizon_s``: until the order in force ends, inf for no end, 0 for no order [s]; ``known``: of an earlier process.
+
+        ``is_short``: what can be held to the end of the order is too little, so what can be given for a while counts.
+        """
         self.asset_id, self._terms, self._mono_s, self._horizon_s = asset_id, terms, mono_s, horizon_s
+        self._is_short = is_short
         self.books, self.classes = known or (blank(terms.window_s, mono_s()), classes())
         self.verification = Verification(asset_id, terms.ramp_s)
         self._track: Track = untracked()
@@ -145,7 +150,8 @@ class Curtailer:
         columns = self._look(workload, now_s)
         _, jobs, state = self._rows(columns, now_s)
         horizon_s, step_s = self._horizon_s() or DEFAULT_HORIZON_S, self._terms.step_s
-        horizon_s = AT_ONCE_S if np.isinf(horizon_s) else min(horizon_s, DEFAULT_HORIZON_S)
+        for_now = self._is_short() or np.isinf(horizon_s)
+        horizon_s = min(horizon_s, AT_ONCE_S if for_now else DEFAULT_HORIZON_S)
         most_w = sheddable_w(self.classes.curves, jobs, state, now_s, max(horizon_s, step_s), step_s)
         # The margin below a budget has to be shed too, so it cannot be counted on.
         total_w, full_w = sum(most_w), workload.rest_w + float(columns.full_w.sum())

@@ -99,17 +99,22 @@ class Curtailers(Mapping[str, Curtailer]):
         return age_s >= KEPT_S or (age_s >= CHANGED_S and _differ(before, books))
 
 
-def curtailers_of(config: Config, clock: Clock, horizon_s: Callable[[int], float]) -> Curtailers:
+def curtailers_of(
+    config: Config, clock: Clock, horizon_s: Callable[[int], float], is_short: Callable[[int], bool]
+) -> Curtailers:
     """Return a planner for every cluster that is controlled, with the accounts of an earlier process.
 
-    ``horizon_s`` says how long the orders that bear on an asset go on, inf without an end, 0 when there is none. [s]
+    ``horizon_s`` says how long the orders that bear on an asset go on, inf without an end, 0 when there is none [s];
+    ``is_short``: they need what it can give for a while only.
     """
     folder, found = config.site.state_dir, {}
     for i, asset in enumerate(config.assets):
         if asset.kind is Kind.CLUSTER and asset.control:
             terms = Terms(**asset.curtail.model_dump())
             known = read(file_of(folder, asset.id), terms.window_s, clock.mono_s(), clock.now())
-            found[asset.id] = Curtailer(asset.id, terms, clock.mono_s, partial(horizon_s, i), known)
+            found[asset.id] = Curtailer(
+                asset.id, terms, clock.mono_s, partial(horizon_s, i), known, partial(is_short, i)
+            )
     return Curtailers(found, folder, clock)
 
 

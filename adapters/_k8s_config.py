@@ -56,7 +56,7 @@ class KubernetesConfig(BaseModel):
     """Floor of replicas where neither the workload nor an autoscaler names one."""
     max_pause_s: dict[FlexTier, NonNegative] = Field(default_factory=lambda: {1: 0.0, 2: 600.0, 3: 1800.0})
     """Longest pause at a time by tier; pods are ended by it, so the work must have checkpoints."""
-    tend_s: Positive = 5.0
+    tend_s: Positive = 2.0
     """How often what is in force is compared with what the cluster does."""
     stagger_s: NonNegative = 0.2
     """Rest between two workloads when they go on."""

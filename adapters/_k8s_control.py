@@ -21,6 +21,8 @@ _BAR_S = 60.0
 _TRIES = 4
 """Somebody else may change an object between our reading and our writing, but hardly as often as this."""
 _BATCH_S = 0.05
+_LATE_S = 60.0
+_ROUNDING_FRAC = 1e-6
 
 _Writes = list[tuple[Target, list[tuple[Thing, Fields]]]]
 
@@ -48,6 +50,7 @@ class Control:
         self._config = config
         self._link = link
         self._barred_until_s: dict[str, float] = {}
+        self._late_since_s: dict[str, float] = {}
         self.dropped: set[str] = set()
         """Kinds whose first way of pausing this server does not know."""
 
@@ -55,8 +58,10 @@ class Control:
         """Return the targets that refused a short while ago."""
         return frozenset(key for key, until_s in self._barred_until_s.items() if now_s < until_s)
 
-    async def carry_out(self, plan: Curtailment, now: Picture, *, final: bool = False, rests: bool = False) -> Report:
-        """Put a plan in force as far as it is not; ``final`` also lets go of what somebody else has changed meanwhile.
+    async def carry_out(
+        self, plan: Curtailment, now: Picture, budget_w: float | None = None, *, rests: bool = False
+    ) -> Report:
+        """Put a plan in force as far as it is not; without a budget, let go of all that the plan does not hold.
 
         ``rests``: note on each job that was paused until when it may not be paused again.
         """
@@ -64,8 +69,15 @@ class Control:
         deeper, lighter = self._wanted(plan, now)
         await together(self._hold_all(target, writes, report) for target, writes in deeper)
         wanted = {thing.uid for _, writes in (*deeper, *lighter) for thing, _ in writes}
+        if budget_w is not None:
+            # Pods take time to end: what goes on in their place must not come on top of them.
+            room_w = max(budget_w, plan.expected_w) * (1.0 + _ROUNDING_FRAC) - now.workload.power_w
+            late = self._late(plan, now, room_w, {target.job.id for target, _ in deeper})
+            lighter = [(target, writes) for target, writes in lighter if target.job.id not in late]
+            later = [target for target in now.targets.values() if target.overridden or target.job.id in late]
+            wanted |= {thing.uid for target in later for thing in (*target.autoscalers, target.where)}
         back = [(tier, thing) for tier, thing in now.things if thing.uid not in wanted]
-        await self._give_back(now, back, lighter, report, final=final, rests=rests)
+        await self._give_back(back, lighter, report, rests=rests)
         return report
 
     def verify(self, plan: Curtailment, now: Picture, report: Report) -> None:
@@ -133,19 +145,27 @@ class Control:
 
     # ---- giving back -----------------------------------------------------------------------------------------------
 
-    async def _give_back(
-        self,
-        now: Picture,
-        back: list[tuple[int, Thing]],
-        lighter: _Writes,
-        report: Report,
-        *,
-        final: bool,
-        rests: bool,
-    ) -> None:
+    def _late(self, plan: Curtailment, now: Picture, room_w: float, held: set[str]) -> set[str]:
+        """Return who has to wait with coming up until there is room: never for longer than a minute."""
+        now_s = asyncio.get_running_loop().time()
+        late: dict[str, float] = {}
+        for target in sorted(now.targets.values(), key=lambda t: (t.tier, t.job.id)):
+            job = target.job
+            level_frac = 0.0 if job.id in plan.paused else plan.level_frac.get(job.id, 1.0)
+            more_w = job.full_w * (level_frac - (0.0 if job.paused else job.level_frac))
+            if job.id in held or target.overridden or more_w <= 0.0:
+                continue
+            since_s = self._late_since_s.get(job.id, now_s)
+            if more_w <= room_w or now_s - since_s > _LATE_S:
+                room_w -= more_w
+            else:
+                late[job.id] = since_s
+        self._late_since_s = late
+        return set(late)
+
+    async def _give_back(self, back: list[tuple[int, Thing]], lighter: _Writes, report: Report, *, rests: bool) -> None:
         """Let workloads go on, the least tolerant first and one after another: never a step of the whole cluster."""
-        theirs = {target.where.uid for target in now.targets.values() if target.overridden}
-        due = [(tier, thing) for tier, thing in back if _is_marked(thing) and (final or thing.uid not in theirs)]
+        due = [(tier, thing) for tier, thing in back if _is_marked(thing)]
         due.sort(key=lambda entry: (entry[0], entry[1].kind.way is not Way.COMPANION, entry[1].key))
         steps = [self._attempt(thing, report, tier if rests else 0) for tier, thing in due]
         steps += [self._hold_all(target, writes, report) for target, writes in lighter]

@@ -142,7 +142,7 @@ class KubernetesCluster:
         for _ in range(_TRIES):
             now = await self._look()
             plan = self._planner.plan(now.workload, budget_w, asyncio.get_running_loop().time())
-            report = await self._control.carry_out(plan, now, rests=self._alone)
+            report = await self._control.carry_out(plan, now, budget_w, rests=self._alone)
             report.problems[:0] = problems
             problems = report.problems
             if not report.failed or report.unreachable:
@@ -182,7 +182,7 @@ class KubernetesCluster:
             if not now.is_held:
                 self._trouble = ""
                 return
-            report = await self._control.carry_out(_NOTHING, now, final=True, rests=self._alone)
+            report = await self._control.carry_out(_NOTHING, now, rests=self._alone)
         now = await self._look()
         self._trouble = "; ".join(report.problems)
         if now.is_held:

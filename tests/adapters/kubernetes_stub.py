@@ -41,6 +41,8 @@ class Stub:
         self.refuses: dict[tuple[str, str], int] = {}
         """(method, path) -> HTTP status."""
         self.before_patch: Callable[[str], None] = lambda path: None
+        self.lingers = False
+        """Pods that end stay until ``bury`` is called."""
         self.requests: list[tuple[str, str]] = []
         self.url, self.token = "", "first"
         self._watchers: set[asyncio.Queue[Body]] = set()
@@ -87,6 +89,11 @@ class Stub:
     def pods(self, app: str) -> list[Body]:
         """Return the pods of one workload."""
         return [b for p, b in self.objects.items() if "/pods/" in p and b["metadata"]["labels"].get("app") == app]
+
+    def bury(self) -> None:
+        """Let pods that end be gone."""
+        for path in [p for p, b in self.objects.items() if "deletionTimestamp" in b["metadata"]]:
+            self._tell("DELETED", self.objects.pop(path))
 
     def held(self) -> list[str]:
         """Return the paths of all objects that carry a note."""
@@ -167,9 +174,17 @@ class Stub:
 
     def _scale(self, body: Body, wanted: int) -> None:
         app = body["metadata"]["name"]
-        have = [p for p, b in self.objects.items() if "/pods/" in p and b["metadata"]["labels"].get("app") == app]
+        have = [
+            p
+            for p, b in self.objects.items()
+            if "/pods/" in p and b["metadata"]["labels"].get("app") == app and "deletionTimestamp" not in b["metadata"]
+        ]
         for path in have[wanted:]:
-            self._tell("DELETED", self.objects.pop(path))
+            if self.lingers:
+                self.objects[path]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+                self._tell("MODIFIED", self.objects[path])
+            else:
+                self._tell("DELETED", self.objects.pop(path))
         for i in range(len(have), wanted):
             self.version += 1
             name = f"{app}-{self.version}-{i}"

@@ -390,6 +390,45 @@ async def test_a_planner_that_is_handed_over_decides(tmp_path: Path) -> None:
         assert stub.objects[train]["metadata"]["annotations"] == {}
 
 
+class Turns:
+    """A planner that pauses whom it is told to."""
+
+    paused: frozenset[str] = frozenset()
+
+    def plan(self, workload: Workload, budget_w: float, now_s: float) -> Curtailment:
+        """Return that."""
+        saved_w = sum(job.full_w for job in workload.jobs if job.id in self.paused)
+        return Curtailment(paused=self.paused, expected_w=workload.full_w - saved_w)
+
+    def shed_w(self, workload: Workload) -> tuple[float, ...]:
+        """Return nothing."""
+        return 0.0, 0.0, 0.0, 0.0
+
+
+async def test_who_takes_turns_waits_until_the_other_has_ended(tmp_path: Path) -> None:
+    """A job whose place another one takes goes on when the other's pods are gone: the budget holds in between."""
+
+    def prepare(stub: Stub) -> None:
+        stub.job("first", 3, 2)
+        stub.job("second", 3, 2)
+
+    async with cluster(tmp_path, prepare) as (stub, device):
+        turns, budget_w = Turns(), IDLE_W + 2 * GPU_W
+        device.plan_with(turns)
+        turns.paused = frozenset({"Job/default/first"})
+        await limit(device, budget_w)
+        stub.lingers = True
+        turns.paused = frozenset({"Job/default/second"})
+        for _ in range(2):
+            await limit(device, budget_w)
+            assert stub.pods("first") == []
+        stub.bury()
+        await until(lambda: len(stub.pods("first")) == 2)
+        assert stub.pods("second") == []
+        sample = await device.read()
+        assert sample.power_w == pytest.approx(budget_w)
+
+
 async def test_a_renewed_token_is_read_again(tmp_path: Path) -> None:
     """A token that the server no longer takes is read from its file once more; one that stays wrong is Refused."""
     async with cluster(tmp_path, lambda stub: stub.deployment("chat", 3, 4)) as (stub, device):

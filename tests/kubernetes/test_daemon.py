@@ -10,7 +10,7 @@ import pytest
 
 from tests.grid.dispatcher import Key
 from tests.integration.slurm_room import Daemon, Dispatcher, Meter
-from tests.kubernetes.room import GPU_W, Room
+from tests.kubernetes.room import APPS, BATCH, GPU_W, Room
 from tests.servers.kubernetes import until
 from tests.servers.mosquitto import Mosquitto
 from tests.support import free_port
@@ -55,18 +55,20 @@ def test_an_order_is_kept_through_kill_9_and_everything_comes_back(
 ) -> None:
     """The meter falls below the limit, stays there over a kill -9, and is as before after the release; nothing is held any more."""
     daemon, dispatcher, witness = daemon_and_dispatcher
+    chat, train = room.path(APPS, "deployments", "chat"), room.path(BATCH, "jobs", "train")
     target_w = BASE_W + 3.3 * GPU_W
     all_w = BASE_W + ALL * GPU_W
     until(lambda: abs(daemon.state()["power_w"] - all_w) < 60.0, "the meter is read", 30.0, daemon.state)
     dispatcher.limit(target_w, 600.0)
     until(lambda: witness.power_w <= target_w, "the meter is below the limit", 30.0, lambda: witness.power_w)
     assert room.running("chat") >= 1
-    notes = room.note(room.path("/apis/batch/v1", "jobs", "train"))
     daemon.kill()
     daemon.start()
     until(lambda: daemon.asset()["setpoint_w"] is not None, "the cluster follows again", 30.0, daemon.state)
-    assert witness.power_w <= target_w
-    assert room.note(room.path("/apis/batch/v1", "jobs", "train")) == notes
+    assert witness.power_w <= target_w, daemon.log()
+    found = {path: note["was"] for path in (chat, train) if (note := room.note(path))}
+    assert found.items() <= {chat: {"/spec/replicas": 4}, train: {"/spec/parallelism": 2}}.items()
+    assert found
     dispatcher.release()
     until(
         lambda: (room.running("chat"), room.running("train")) == (4, 2),
@@ -74,7 +76,7 @@ def test_an_order_is_kept_through_kill_9_and_everything_comes_back(
         60.0,
         lambda: (room.running("chat"), room.running("train"), daemon.state(), daemon.log()[-2000:]),
     )
-    assert room.note(room.path("/apis/apps/v1", "deployments", "chat")) is None
+    assert [room.note(path) for path in (chat, train)] == [None, None]
 
 
 def write_config(folder: Path, room: Room, broker: Mosquitto, meter: int, issuer: Key) -> tuple[Path, str]:

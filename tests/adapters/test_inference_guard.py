@@ -17,7 +17,9 @@ from pydantic import ValidationError
 from adapters._inference_config import InferenceConfig
 from adapters._inference_curve import Curve, expected_s, learnt
 from adapters._inference_guard import ALL, Seen, State, decide
-from adapters._inference_metrics import Latency
+from adapters._inference_metrics import Histogram, Latency, Page
+from adapters._inference_window import Record, observed
+from adapters._inference_window import seen as window_seen
 from tests.support import ROOT
 
 BOUND_S = 1.0
@@ -312,3 +314,36 @@ def test_the_guide_says_what_the_configuration_takes() -> None:
     for name, field in InferenceConfig.model_fields.items():
         if name not in given.model_fields_set | {"metrics_urls"}:
             assert float(told[name]) == field.default, name
+
+
+def test_the_greatest_load_of_the_last_minutes_has_to_fit() -> None:
+    """A peak that comes every few minutes keeps the replicas that it needs in between."""
+    quiet, at_s = watched(8, 800.0, 0.4)
+    assert decide(quiet, seen(at_s + 5.0, 8, 800.0, 0.4), config()).floor == 7
+    peaked = decide(quiet, seen(at_s + 5.0, 8, 800.0, 0.4, asked_per_s=1500.0), config())
+    later = decide(peaked, seen(at_s + 240.0, 8, 800.0, 0.4), config())
+    assert later.floor == 8
+
+
+def test_what_is_not_known_is_expected_to_be_worse() -> None:
+    """The same guess of a slope counts for more when it is a guess, and more still for a large step."""
+    known = Curve()
+    for load_per_s in (50.0, 75.0, 100.0):
+        for _ in range(10):
+            known = learnt(known, 0.0, load_per_s, 0.2 / (1.0 - load_per_s / 200.0), 0.5)
+    assert expected_s(known, 100.0, 0.4, 120.0) < expected_s(Curve(), 100.0, 0.4, 120.0) * 1.2
+    assert expected_s(known, 100.0, 0.4, 120.0) >= 0.5, "never better than what is true"
+    assert expected_s(Curve(), 100.0, 0.4, 120.0) > 0.4 / (1.0 - 0.5 * 0.2)
+    assert expected_s(Curve(), 100.0, 0.4, 199.0) == math.inf
+
+
+def test_a_late_look_tells_of_the_time_it_covers() -> None:
+    """A look that comes more than a window after the one before is no blindness: it covers all the time in between."""
+    how = config(window_s=20.0)
+    fresh, page = (
+        Page(0, 0, 0, None, {}),
+        Page(1, 0, 900, 0.1, {Latency.TTFT: Histogram((0.1, math.inf), (90.0, 90.0), 1.0)}),
+    )
+    record = observed(observed(Record(), 0.0, {"a": fresh}, how), 45.0, {"a": page}, how)
+    look = window_seen(record, 45.0, {"a": page}, how)
+    assert (look.served_per_s, look.started) == (20.0, 90)

@@ -11,6 +11,7 @@ from functools import partial
 from adapters._slurm_accounts import DrawMemory, forget_ended, keep_accounts
 from adapters._slurm_capping import Capping
 from adapters._slurm_config import SlurmConfig
+from adapters._slurm_freed import Freed
 from adapters._slurm_jobs import LIVE, PENDING, RUNNING, SUSPENDED, Job
 from adapters._slurm_journal import TOLERANCE_FRAC, Held, Journal, Touch
 from adapters._slurm_link import SlurmLink, each
@@ -53,6 +54,7 @@ class Control:
         self._memory = DrawMemory()
         self._barred_until_s: dict[int, float] = {}
         self._confirm_at_s: dict[int, float] = {}
+        self.freed = Freed()
         self._partitions_at_s = 0.0
         self._problems: list[str] = []
         self._refused = True
@@ -74,6 +76,7 @@ class Control:
         uncapped = await self._capping.put(plan.cap_w, self.held, now_s, lower=True)
         await self._stop([by_id[i] for i in sorted(plan.stop) if i in by_id], picture, now_s)
         uncapped |= await self._capping.put(plan.cap_w, self.held, now_s, lower=False)
+        await self.take_back(jobs, plan.stop, now_s)
         await self._go_on(plan, by_id)
         if not plan.freeze:
             await self._thaw(by_id)
@@ -206,6 +209,11 @@ class Control:
 
     # ---- giving back -----------------------------------------------------------------------------------------------
 
+    async def take_back(self, jobs: Iterable[Job], wanted: frozenset[int], now_s: float) -> None:
+        """Let jobs go on once more that were stopped late."""
+        if late := self.freed.late(jobs, wanted, self.held, now_s):
+            self._note(await self._link.stop(late, False), now_s)
+
     async def _go_on(self, plan: Plan, by_id: Mapping[int, Job]) -> None:
         """Let jobs go on that the plan does not stop: the least tolerant first, one after another, for a second at most."""
         back = [
@@ -232,7 +240,9 @@ class Control:
         now_s = asyncio.get_running_loop().time()
         by_id = {job.id: job for job in jobs}
         ways = {job.id: held_by_us(job, self.held) for job in jobs}
-        failed = dict(await self._link.stop([i for i, how in ways.items() if how == "stop"], False))
+        stopped = [i for i, how in ways.items() if how == "stop"]
+        failed = dict(await self._link.stop(stopped, False))
+        self.freed.note(stopped, now_s)
         suspended = [i for i, how in ways.items() if how == "suspend" and by_id[i].state == SUSPENDED]
         if suspended:
             failed.update(await self._link.suspend(suspended, False))

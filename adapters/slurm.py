@@ -232,6 +232,9 @@ class SlurmCluster:
             self._trouble = ""
             if held:
                 await self._restore()
+            elif self._control.freed.watched(now_s):
+                jobs, _ = await self._link.look()
+                await self._control.take_back(jobs, frozenset(), now_s)
 
 
 @asynccontextmanager

@@ -122,6 +122,22 @@ async def test_a_broken_journal_is_told_and_the_marks_count(fake: FakeSlurm, con
         assert (await cluster.read()).fault == ""
 
 
+@pytest.mark.parametrize("held", [True, False], ids=["others are held", "nothing is held"])
+async def test_a_stop_that_comes_late_is_taken_back(fake: FakeSlurm, config: SlurmConfig, held: bool) -> None:
+    """A job that Slurm stops after it was let go on, by a request that was given up, goes on; stopped again, that is its user's will."""
+    async with connected(fake, config) as cluster:
+        await apply(cluster, ALL_W - 2 * JOB_W)
+        await (apply(cluster, ALL_W - JOB_W) if held else cluster.release())
+        assert fake.jobs[3].state == "RUNNING"
+        await asyncio.sleep(0.5)
+        fake.jobs[3].state = "STOPPED"
+        await asyncio.sleep(2.5)
+        assert fake.jobs[3].state == "RUNNING"
+        fake.jobs[3].state = "STOPPED"
+        await asyncio.sleep(5.0)
+        assert fake.jobs[3].state == "STOPPED"
+
+
 async def test_clean_exit_restores(fake: FakeSlurm, config: SlurmConfig) -> None:
     """Leaving the connection in good order lets every job go on."""
     async with connected(fake, config) as cluster:

@@ -2,63 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from adapters import kubernetes
-from adapters._k8s_config import KubernetesConfig
-from adapters.kubernetes import KubernetesCluster, connect
+from adapters.kubernetes import connect
+from tests.adapters.kubernetes_rig import GPU_W, IDLE_W, cluster, config, limit, replicas, until
 from tests.adapters.kubernetes_stub import HPAS, Stub, stub_server
 from vppd.errors import Refused, Unreachable
-from vppd.model import Applied, Setpoint
-from vppd.ports import Plannable
-from vppd.testing.conformance import AdapterConformance, Rig
-from vppd.workload import Curtailment, Knob, Workload
-
-GPU_W = 700.0 - 65.0 + 2 * 4.0
-"""What one pod with one GPU and two CPUs draws."""
-IDLE_W = 400.0 + 8 * 65.0
-
-
-@asynccontextmanager
-async def cluster(
-    folder: Path, prepare: Callable[[Stub], object] = lambda stub: None, *, kueue: bool = True, **settings: object
-) -> AsyncIterator[tuple[Stub, KubernetesCluster]]:
-    """Serve a stub and connect to it."""
-    async with stub_server(folder) as (stub, path):
-        if not kueue:
-            del stub.kinds["/apis/kueue.x-k8s.io/v1beta1"]
-        prepare(stub)
-        async with connect(config(path, **settings)) as device:
-            yield stub, device
-
-
-def config(path: Path, **settings: object) -> KubernetesConfig:
-    """Return a configuration for tests: nothing waits for long."""
-    quick = {"tend_s": 0.2, "stagger_s": 0.0, "timeout_s": 2.0, "orphan_lease_s": 0.5}
-    return KubernetesConfig.model_validate({"kubeconfig": path, **quick, **settings})
-
-
-async def limit(device: KubernetesCluster, budget_w: float, lease_s: float = 30.0) -> Applied:
-    """Apply a budget."""
-    return await device.apply(Setpoint("cluster", budget_w, lease_s))
-
-
-async def until(claim: Callable[[], object], for_s: float = 15.0) -> None:
-    """Wait until a claim holds."""
-    async with asyncio.timeout(for_s):
-        while not claim():
-            await asyncio.sleep(0.02)
-
-
-def replicas(stub: Stub, path: str) -> int:
-    """Return the replicas an object is to have."""
-    return int(stub.objects[path]["spec"]["replicas"])
 
 
 async def test_a_reading_counts_running_pods_and_idle_nodes(tmp_path: Path) -> None:
@@ -359,76 +311,6 @@ async def test_a_kind_that_may_not_be_listed_is_told(tmp_path: Path) -> None:
         assert len(stub.pods("chat")) == 2
 
 
-class Halves:
-    """A planner that halves the replicas of everything and pauses what can be paused."""
-
-    def plan(self, workload: Workload, budget_w: float, now_s: float) -> Curtailment:
-        """Return the same for every budget."""
-        levels = {job.id: 0.45 for job in workload.jobs if job.knob is Knob.REPLICAS}
-        return Curtailment(levels, frozenset(job.id for job in workload.jobs if job.pausable), budget_w)
-
-    def shed_w(self, workload: Workload) -> tuple[float, ...]:
-        """Return something to be known by."""
-        return 0.0, 1.0, 2.0, 3.0
-
-
-async def test_a_planner_that_is_handed_over_decides(tmp_path: Path) -> None:
-    """Its levels are carried out in whole replicas, rounded down; a job need not rest then: the planner keeps accounts."""
-
-    def prepare(stub: Stub) -> None:
-        stub.deployment("chat", 1, 5)
-        stub.job("train", 2, 2)
-
-    async with cluster(tmp_path, prepare) as (stub, device):
-        assert isinstance(device, Plannable)
-        device.plan_with(Halves())
-        assert (await device.read()).tier_shed_w == (0.0, 1.0, 2.0, 3.0)
-        await limit(device, IDLE_W)
-        assert (len(stub.pods("chat")), len(stub.pods("train"))) == (2, 0)
-        await device.release()
-        train = next(p for p in stub.objects if p.endswith("/train"))
-        assert stub.objects[train]["metadata"]["annotations"] == {}
-
-
-class Turns:
-    """A planner that pauses whom it is told to."""
-
-    paused: frozenset[str] = frozenset()
-
-    def plan(self, workload: Workload, budget_w: float, now_s: float) -> Curtailment:
-        """Return that."""
-        saved_w = sum(job.full_w for job in workload.jobs if job.id in self.paused)
-        return Curtailment(paused=self.paused, expected_w=workload.full_w - saved_w)
-
-    def shed_w(self, workload: Workload) -> tuple[float, ...]:
-        """Return nothing."""
-        return 0.0, 0.0, 0.0, 0.0
-
-
-async def test_who_takes_turns_waits_until_the_other_has_ended(tmp_path: Path) -> None:
-    """A job whose place another one takes goes on when the other's pods are gone: the budget holds in between."""
-
-    def prepare(stub: Stub) -> None:
-        stub.job("first", 3, 2)
-        stub.job("second", 3, 2)
-
-    async with cluster(tmp_path, prepare) as (stub, device):
-        turns, budget_w = Turns(), IDLE_W + 2 * GPU_W
-        device.plan_with(turns)
-        turns.paused = frozenset({"Job/default/first"})
-        await limit(device, budget_w)
-        stub.lingers = True
-        turns.paused = frozenset({"Job/default/second"})
-        for _ in range(2):
-            await limit(device, budget_w)
-            assert stub.pods("first") == []
-        stub.bury()
-        await until(lambda: len(stub.pods("first")) == 2)
-        assert stub.pods("second") == []
-        sample = await device.read()
-        assert sample.power_w == pytest.approx(budget_w)
-
-
 async def test_a_renewed_token_is_read_again(tmp_path: Path) -> None:
     """A token that the server no longer takes is read from its file once more; one that stays wrong is Refused."""
     async with cluster(tmp_path, lambda stub: stub.deployment("chat", 3, 4)) as (stub, device):
@@ -485,32 +367,3 @@ def ray(stub: Stub, name: str) -> None:
             "status": {"phase": "Running"},
         },
     )
-
-
-class TestConformance(AdapterConformance):
-    """The contract of the ports."""
-
-    @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path: Path) -> None:
-        self.folder = tmp_path
-
-    @asynccontextmanager
-    async def rig(self) -> AsyncIterator[Rig]:
-        """Yield a stub with one flexible service."""
-        async with stub_server(self.folder) as (stub, path):
-            stub.deployment("chat", 3, 4)
-            setpoint_w = IDLE_W + 2 * GPU_W
-
-            async def end_lease() -> None:
-                await asyncio.sleep(0.4)
-                await until(lambda: not stub.held())
-
-            yield Rig(
-                kubernetes.ADAPTER,
-                {"kubeconfig": str(path), "timeout_s": 0.5, "tend_s": 0.2, "stagger_s": 0.0},
-                hush=stub.silent.set,
-                setpoint_w=setpoint_w,
-                follows_w=lambda: setpoint_w if stub.held() else None,
-                lease_s=0.3,
-                end_lease=end_lease,
-            )

@@ -13,8 +13,8 @@ import pytest
 from adapters import kubernetes
 from adapters._inference import LatencyGuard
 from adapters._inference_config import InferenceConfig
+from tests.adapters.kubernetes_rig import GPU_W, IDLE_W, cluster, limit, until
 from tests.adapters.kubernetes_stub import Stub
-from tests.adapters.test_kubernetes import GPU_W, IDLE_W, cluster, limit, until
 from tests.support import free_port
 
 SERVICE = {"metrics_url": "http://{address}:1/metrics", "ttft_p95_s": 1.0, "timeout_s": 0.2}

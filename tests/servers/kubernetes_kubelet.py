@@ -2,7 +2,7 @@
 
     python -m tests.servers.kubernetes_kubelet https://127.0.0.1:PORT CA_FILE TOKEN GRACE_S NODE...
 
-Each node poses as 64 CPUs and 8 GPUs. It outlives restarts of the API server.
+Each node poses as 640 CPUs and 64 GPUs. It outlives restarts of the API server.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import aiohttp
 
-CAPACITY = {"cpu": "64", "memory": "512Gi", "pods": "500", "nvidia.com/gpu": "8"}
+CAPACITY = {"cpu": "640", "memory": "512Gi", "pods": "500", "nvidia.com/gpu": "64"}
 MERGE, JSON = "application/merge-patch+json", "application/json"
 
 

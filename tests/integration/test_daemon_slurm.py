@@ -68,6 +68,10 @@ class Room:
         """Submit a flexible job that finds no place."""
         self.waiting.append(self.server.submit(paced(4), "--comment=vpp:tier=3 mine", "-t7"))
 
+    def all_who_wait_are_held(self) -> bool:
+        """Say whether none of those who wait may start, places or not."""
+        return {self.server.show(job)["Reason"] for job in self.waiting} == {"JobHeldAdmin"}
+
     def let_end(self, *tiers: int) -> None:
         """Let jobs of some tiers come to their end when they run."""
         for tier in tiers:
@@ -156,6 +160,7 @@ def test_an_order_stops_what_the_tiers_allow(raise_room: Raise) -> None:
     assert shown["power_w"] == ALL_W - BASE_W - 2 * JOB_W
     assert shown["available_w"] == ALL_W - BASE_W
     room.wait_in_line()
+    until(room.all_who_wait_are_held, "the newcomer is held too", 15.0)
     room.let_end(1)
     room.server.wait(room.jobs[1], "COMPLETED", for_s=30.0)  # a place falls free, and more is asked than can be given
     room.dispatcher.load_target(BASE_W + JOB_W)

@@ -1,0 +1,342 @@
+"""The VEN against a real server on loopback: fetch, poll, doorbell, loss, bad habits of servers, and orders on disk before in force."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tests.grid.openadr3_vtn import CLIENT, SECRET, TestVtn, vtn
+from vppd.errors import Refused, Unreachable
+from vppd.grid.openadr3 import Desk, News, Ven, carry_out
+from vppd.grid.openadr3_config import OpenAdrConfig
+from vppd.grid.openadr3_rest import Vtn, open_vtn
+from vppd.grid.openadr3_schedule import Why
+from vppd.grid.site import Site
+from vppd.ledger.sqlite import open_ledger
+from vppd.model import Order, OrderKind
+from vppd.register import Register
+from vppd.runtime.clock import FakeClock
+
+pytestmark = pytest.mark.integration
+AT = datetime(2026, 3, 2, 12, tzinfo=UTC)
+SITE = Site("site-1", "agent", ("main-a",), ("ups-1",))
+HOUR = {"start": "2026-03-02T12:00:00Z", "duration": "PT1H"}
+GRANTS = ({"resource": "*", "kinds": tuple(OrderKind), "max_power_w": 1e8},)
+
+
+class Rig:
+    """A server, a VEN and what the VEN delivered."""
+
+    def __init__(self, server: TestVtn, link: Vtn, ven: Ven, clock: FakeClock, news: list[News]) -> None:
+        self.server, self.link, self.ven, self.clock, self.news = server, link, ven, clock, news
+
+    @property
+    def limits_w(self) -> list[float | None]:
+        """Return the powers of the orders in the newest plan."""
+        return [order.power_w for order in self.news[-1].plan.orders]
+
+    async def until(self, what: Callable[[], bool]) -> None:
+        """Wait until it is so. Raises TimeoutError."""
+        async with asyncio.timeout(30):
+            while not what():
+                await asyncio.sleep(0.01)
+
+
+def config(server: TestVtn, folder: Path, **more: Any) -> OpenAdrConfig:
+    """Return the configuration for this server."""
+    secret = folder / "secret"
+    secret.write_text(SECRET + "\n")
+    said = {
+        "url": server.url,
+        "client_id": CLIENT,
+        "client_secret_file": secret,
+        "insecure_lab": True,
+        "grants": GRANTS,
+    }
+    return OpenAdrConfig.model_validate(said | more)
+
+
+@asynccontextmanager
+async def rig(folder: Path, **more: Any) -> AsyncIterator[Rig]:
+    """Yield a VEN that is not running yet."""
+    async with vtn() as server:
+        server.add_program("dispatch")
+        clock, news = FakeClock(AT), list[News]()
+
+        async def deliver(found: News) -> None:
+            news.append(found)
+
+        settings = config(server, folder, **more)
+        async with open_vtn(settings, clock.mono_s) as link:
+            yield Rig(server, link, Ven(link, settings, settings.terms(SITE), clock, deliver), clock, news)
+
+
+@asynccontextmanager
+async def running(ven: Ven) -> AsyncIterator[None]:
+    """Run the VEN for as long as the block lasts."""
+    task = asyncio.create_task(ven.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_event_becomes_an_order_and_its_deletion_takes_it_back(tmp_path: Path) -> None:
+    """The doorbell makes the VEN fetch: a new event is in the plan, a deleted one is not."""
+    async with rig(tmp_path, poll_s=3600, lost_after_s=7200) as r, running(r.ven):
+        await r.until(lambda: bool(r.news))
+        assert (r.limits_w, r.news[-1].known) == ([], True)
+        r.server.add_event("e", "IMPORT_CAPACITY_LIMIT", 1500, intervalPeriod=HOUR)
+        r.ven.ring()
+        await r.until(lambda: r.limits_w == [1.5e6])
+        r.server.delete_event("e")
+        r.ven.ring()
+        await r.until(lambda: r.limits_w == [])
+
+
+async def test_a_notification_is_only_a_doorbell(tmp_path: Path) -> None:
+    """What a notification says is not believed; that it came makes the VEN fetch what is true."""
+
+    async def notifications() -> AsyncIterator[bytes]:
+        yield b'{"objectType":"EVENT","operation":"DELETE","object":{"id":"e"}}'
+
+    async with rig(tmp_path, poll_s=3600, lost_after_s=7200) as r, running(r.ven):
+        await r.until(lambda: bool(r.news))
+        r.server.add_event("e", "IMPORT_CAPACITY_LIMIT", 1500, intervalPeriod=HOUR)
+        await r.ven.listen(notifications())
+        await r.until(lambda: r.limits_w == [1.5e6])
+
+
+async def test_polling_finds_news_without_a_notifier_and_costs_little(tmp_path: Path) -> None:
+    """Without a doorbell a poll finds the event; an unchanged list is answered with 304 and no body."""
+    async with rig(tmp_path, poll_s=1) as r, running(r.ven):
+        r.server.add_event("e", "IMPORT_CAPACITY_LIMIT", 1500, intervalPeriod=HOUR)
+        await r.until(lambda: bool(r.news) and r.limits_w == [1.5e6])
+        await r.until(lambda: r.ven.fetches >= 3)
+        assert r.server.statuses[304] >= 2
+
+
+async def test_a_flood_of_notifications_is_one_fetch(tmp_path: Path) -> None:
+    """A doorbell that never stops ringing does not make the VEN fetch without rest."""
+    async with rig(tmp_path, poll_s=3600, lost_after_s=7200) as r, running(r.ven):
+        await r.until(lambda: r.ven.fetches == 1)
+        for _ in range(1000):
+            r.ven.ring()
+            await asyncio.sleep(0)
+        await r.until(lambda: r.ven.fetches == 2)
+        assert r.ven.fetches == 2
+
+
+async def test_comms_loss_and_return(tmp_path: Path) -> None:
+    """With the server gone the events in hand go on, then the subscription is added behind them; its return takes it back."""
+    async with rig(tmp_path, poll_s=1, lost_after_s=60) as r:
+        for kind, power, period in (
+            ("IMPORT_CAPACITY_LIMIT", 5, HOUR),
+            ("IMPORT_CAPACITY_SUBSCRIPTION", 9, {"start": "0001-01-01", "duration": "P9999Y"}),
+        ):
+            r.server.add_event(kind, kind, power, intervalPeriod=period)
+        async with running(r.ven):
+            await r.until(lambda: bool(r.news))
+            assert r.limits_w == [5e3]
+            r.server.down = True
+            seen = len(r.news)
+            r.ven.ring()
+            await r.until(lambda: len(r.news) > seen)
+            assert (r.limits_w, r.ven.lost) == ([5e3], False)
+            r.clock.advance(61)
+            r.ven.ring()
+            await r.until(lambda: r.limits_w == [5e3, 9e3])
+            assert r.news[-1].plan.orders[1].interval.start == r.news[-1].plan.orders[0].interval.end
+            r.server.down = False
+            r.ven.ring()
+            await r.until(lambda: r.limits_w == [5e3])
+
+
+async def test_lost_from_the_start(tmp_path: Path) -> None:
+    """A server that has never answered leaves what is open alone, and the site's own limit is added once it counts as lost."""
+    async with rig(tmp_path, poll_s=1, lost_after_s=60, fallback_limit_w=7e3) as r:
+        r.server.down = True
+        async with running(r.ven):
+            await r.until(lambda: bool(r.news))
+            assert (r.news[-1].known, r.limits_w) == (False, [])
+            r.clock.advance(61)
+            r.ven.ring()
+            await r.until(lambda: r.limits_w == [7e3])
+            assert not r.news[-1].known
+
+
+async def test_after_an_outage_of_the_grid_limits_are_void_until_fetched_again(tmp_path: Path) -> None:
+    """An outage voids the limits at once, the subscription holds, and the next answer brings the limits back."""
+    async with rig(tmp_path, poll_s=3600, lost_after_s=7200) as r:
+        r.server.add_event("l", "IMPORT_CAPACITY_LIMIT", 50, intervalPeriod=HOUR)
+        r.server.add_event(
+            "s", "IMPORT_CAPACITY_SUBSCRIPTION", 9, intervalPeriod={"start": "0001-01-01", "duration": "P9Y"}
+        )
+        await r.ven.fetch()
+        r.ven.grid_outage()
+        assert [o.power_w for o in r.ven.plan().orders] == [9e3]
+        await r.ven.fetch()
+        assert [o.power_w for o in r.ven.plan().orders] == [5e4]
+
+
+async def test_the_bad_habits_of_the_reference_server(tmp_path: Path) -> None:
+    """Naive stamps, an ignored program filter, and events of strangers' programs in the list: the right order comes out."""
+    async with rig(tmp_path, programs=("dispatch",)) as r:
+        r.server.naive_stamps = r.server.ignores_program = True
+        r.server.add_program("somebody else's")
+        now = {"start": "0001-01-01", "duration": "PT2H"}
+        r.server.add_event("e", "DISPATCH_SETPOINT", 1500, intervalPeriod=now)
+        r.server.add_event("x", "DISPATCH_SETPOINT", 9, intervalPeriod=now, programID="p-2", priority=0)
+        await r.ven.fetch()
+        (order,) = r.ven.plan().orders
+        assert (order.power_w, order.interval.start) == (1.5e6, datetime(2026, 3, 2, 11, tzinfo=UTC))
+
+
+async def test_one_bad_event_does_not_hide_the_others(tmp_path: Path) -> None:
+    """An event that makes no sense is named with its reason, and the others are in the plan."""
+    async with rig(tmp_path) as r:
+        r.server.add_event("good", "IMPORT_CAPACITY_LIMIT", 5, intervalPeriod=HOUR)
+        r.server.add_event("bad", "IMPORT_CAPACITY_LIMIT", 5, intervalPeriod={"start": "soon", "duration": "PT1H"})
+        await r.ven.fetch()
+        found = r.ven.plan()
+        assert [o.group for o in found.orders] == ["good"]
+        assert [(n.event_id, n.why) for n in found.notes] == [("bad", Why.UNREADABLE)]
+
+
+@pytest.mark.parametrize("count", [9, 10, 49, 50, 51, 120])
+@pytest.mark.parametrize("habit", [{}, {"page_most": 20}, {"ignores_skip": True}])
+async def test_every_event_of_a_long_list_is_read_once(tmp_path: Path, count: int, habit: dict[str, Any]) -> None:
+    """All pages are read, also of a server that gives less than asked for or does not know pages."""
+    async with rig(tmp_path) as r:
+        for i in range(count):
+            r.server.add_event(f"e{i}", "PRICE", i, intervalPeriod=HOUR)
+        for name, value in habit.items():
+            setattr(r.server, name, value)
+        assert [e["id"] for e in await r.link.events("p-1")] == [f"e{i}" for i in range(count)]
+
+
+async def test_a_list_that_changes_while_it_is_read(tmp_path: Path) -> None:
+    """An event deleted between two pages makes none of the others disappear: the list is read again."""
+    async with rig(tmp_path) as r:
+        for i in range(80):
+            r.server.add_event(f"e{i}", "PRICE", i, intervalPeriod=HOUR)
+        r.server.shifts_once = True
+        assert [e["id"] for e in await r.link.events("p-1")] == [f"e{i}" for i in range(1, 80)]
+
+
+async def test_a_failure_half_way_keeps_what_is_in_hand(tmp_path: Path) -> None:
+    """If only the events cannot be fetched, the old ones stay, all of them."""
+    async with rig(tmp_path) as r:
+        r.server.add_event("e", "IMPORT_CAPACITY_LIMIT", 5, intervalPeriod=HOUR)
+        await r.ven.fetch()
+        r.server.forbids = ("/events",)
+        with pytest.raises(Refused, match="403"):
+            await r.ven.fetch()
+        assert [o.group for o in r.ven.plan().orders] == ["e"]
+
+
+async def test_tokens(tmp_path: Path) -> None:
+    """A token is fetched once, renewed before it ends, and renewed when the server has forgotten it; a wrong secret is refused."""
+    async with rig(tmp_path) as r:
+        await r.link.programs()
+        await r.link.programs()
+        assert r.server.asked["POST /auth/token"] == 1
+        r.clock.advance(3000)
+        await r.link.programs()
+        assert r.server.asked["POST /auth/token"] == 2
+        r.server.tokens.clear()
+        await r.link.programs()
+        assert r.server.asked["POST /auth/token"] == 3
+        (tmp_path / "secret").write_text("wrong")
+        r.server.tokens.clear()
+        with pytest.raises(Refused, match="client_id"):
+            await r.link.programs()
+
+
+async def test_http_basic_for_servers_that_want_it(tmp_path: Path) -> None:
+    """The secret can be shown as HTTP Basic."""
+    async with rig(tmp_path, client_auth="basic") as r:
+        r.server.basic_only = True
+        assert len(await r.link.programs()) == 1
+
+
+async def test_topics_of_the_notifier(tmp_path: Path) -> None:
+    """Topics are those that the server assigns, without the wildcard that the reference server never uses, nor what is forbidden."""
+    async with rig(tmp_path) as r:
+        r.server.forbids = ("/notifiers/mqtt/topics/programs",)
+        found = await r.link.topics(["p-1"], ["v-1"])
+        assert "programs/p-1/events/create" in found
+        assert "vens/v-1/events/delete" in found
+        assert not any(topic.endswith("/all") or topic.startswith("programs/create") for topic in found)
+        assert (await r.link.notifiers())["MQTT"]["serialization"] == "JSON"
+
+
+async def test_a_report_that_is_stored_although_the_server_says_500(tmp_path: Path) -> None:
+    """After a 500 the VEN looks whether the report is there, and only one that is not there has failed."""
+    async with rig(tmp_path) as r:
+        r.server.stores_and_fails = True
+        body = {"eventID": "e", "clientName": "vppd", "reportName": "n-1", "payloadDescriptors": [], "resources": []}
+        await r.link.report(body)
+        assert [report["reportName"] for report in r.server.reports] == ["n-1"]
+        r.server.down = True
+        with pytest.raises(Unreachable):
+            await r.link.report(body | {"reportName": "n-2"})
+
+
+async def test_nobody_there(tmp_path: Path) -> None:
+    """A server that does not listen is Unreachable."""
+    async with rig(tmp_path) as r:
+        settings = config(r.server, tmp_path, url="http://127.0.0.1:9/openadr3/3.1.0")
+        async with open_vtn(settings, r.clock.mono_s) as link:
+            with pytest.raises(Unreachable):
+                await link.programs()
+
+
+async def test_orders_are_on_disk_before_they_are_in_force(tmp_path: Path) -> None:
+    """New orders and releases go through the ledger first, survive a restart, and are not made twice."""
+    async with rig(tmp_path) as r, open_ledger(tmp_path / "ledger.db") as ledger:
+        register, taken = Register(ledger), list[Order]()
+
+        def take(orders: Any) -> None:
+            register.catch_up()
+            assert {o.order_id for o in orders} <= {o.order_id for o in register.orders}
+            taken.extend(orders)
+
+        desk = Desk(ledger, lambda: register.orders, register.catch_up, lambda: "", take, lambda _: None)
+
+        async def settle() -> list[tuple[OrderKind, str]]:
+            taken.clear()
+            await r.ven.fetch()
+            await carry_out(desk, "openadr", News(r.ven.plan(), r.clock.now(), known=True))
+            return [(order.kind, order.resource) for order in taken]
+
+        r.server.add_event("e", "IMPORT_CAPACITY_LIMIT", 1500, intervalPeriod=HOUR)
+        assert await settle() == [(OrderKind.LIMIT, "site-1")]
+        r.clock.advance(60)
+        assert await settle() == []
+        register = Register(ledger)
+        register.catch_up()
+        assert await settle() == []
+        (opened,) = register.orders
+        unknown = News(r.ven.plan(), r.clock.now(), known=False)
+        r.server.delete_event("e")
+        await carry_out(desk, "openadr", unknown)
+        assert taken == []
+        assert await settle() == [(OrderKind.RELEASE, opened.order_id)]
+
+
+def test_the_configuration_refuses_what_is_not_safe(tmp_path: Path) -> None:
+    """Plain http without a lab, a secret in the file, and a loss time shorter than two polls are refused."""
+    good = {"url": "https://vtn.test/3.1", "client_id": "x", "client_secret_file": tmp_path / "s"}
+    assert OpenAdrConfig.model_validate(good).poll_s == 30.0
+    for bad in ({"url": "http://vtn.test/3.1"}, {"client_secret": "999"}, {"lost_after_s": 40.0}, {"cert_file": "c"}):
+        with pytest.raises(ValidationError):
+            OpenAdrConfig.model_validate(good | bad)

@@ -70,17 +70,20 @@ class Memory:
     def __init__(self, table: ClockTable) -> None:
         self._table = table
         self._free_w: dict[tuple[str, str], float] = {}
+        """What was seen last that no cap explains. [W]"""
+        self._usual_w: dict[tuple[str, str], float] = {}
+        """What was drawn without any cap. [W]"""
 
     def demand_w(self, key: tuple[str, str], device: Device, held: Held | None, lock_mhz: int | None) -> float:
         """Return what a device would draw uncapped, by what it draws now, its cap and its locked clock. [W]"""
         prior_w = _prior_w(device, held)
         power_w = _draw_w(device, prior_w)
+        if device.cap_w is not None and device.cap_w < prior_w - 1.0:
+            return self._behind_cap_w(key, prior_w, power_w, device.cap_w)
         free_w = self._free_w.get(key)
-        if device.cap_w is not None and device.cap_w < prior_w - 1.0 and power_w >= FULL_FRAC * device.cap_w:
-            return max(free_w if free_w is not None and free_w > device.cap_w else prior_w, power_w)
         if lock_mhz is not None and lock_mhz < self._table.highest_mhz:
             return self._behind_lock_w(prior_w, power_w, free_w, lock_mhz)
-        self._free_w[key] = power_w if free_w is None else free_w + _NEW_FRAC * (power_w - free_w)
+        self._free_w[key] = self._usual_w[key] = power_w if free_w is None else free_w + _NEW_FRAC * (power_w - free_w)
         return max(self._free_w[key], power_w)
 
     def learn(self, key: tuple[str, str], power_w: float | None, lock_mhz: int) -> None:
@@ -91,8 +94,16 @@ class Memory:
 
     def keep(self, names: Mapping[str, object]) -> None:
         """Forget nodes that are not among these."""
-        for key in [key for key in self._free_w if key[0] not in names]:
-            del self._free_w[key]
+        for kept in (self._free_w, self._usual_w):
+            for key in [key for key in kept if key[0] not in names]:
+                del kept[key]
+
+    def _behind_cap_w(self, key: tuple[str, str], prior_w: float, power_w: float, cap_w: float) -> float:
+        if power_w < FULL_FRAC * cap_w:  # it draws all it wants, also when it is capped closer afterwards
+            self._free_w[key] = power_w
+            return power_w
+        known_w = (self._free_w.get(key, 0.0), self._usual_w.get(key, 0.0))
+        return max(next((w for w in known_w if w > cap_w), prior_w), power_w)
 
     def _behind_lock_w(self, prior_w: float, power_w: float, free_w: float | None, lock_mhz: int) -> float:
         part = self._table.power_frac(lock_mhz)

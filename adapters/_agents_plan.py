@@ -18,6 +18,8 @@ _SLOW_A, _SLOW_B = 0.958, 1.358
 """Throughput at the part p of full power is 1 - A (1 - p)^B, for the class of work that suffers most."""
 SAME_FRAC = 0.02
 """A cap that changes by less than this part of what the node may draw waits for the next renewal."""
+TINY_W = 0.5
+"""Less than this over a budget is nothing: no further tier is asked for it. [W]"""
 Targets = dict[str, float]
 """Power each node's devices are to keep within, by node; those that are not named are free. [W]"""
 
@@ -26,7 +28,7 @@ def share(view: View, budget_w: float) -> Targets:
     """Return the nodes' targets without a planner: tier 3 first, nodes of one tier equally deep, none below its tier. [W]"""
     excess_w, targets = view.demand_w - budget_w, Targets()
     for tier in range(TIERS - 1, 0, -1):
-        if excess_w <= 0.0:
+        if excess_w <= TINY_W:
             break
         loads = [load for load in view.loads.values() if load.tier == tier]
         room_w = sum(load.demand_w - _lowest_w(load) for load in loads)

@@ -219,23 +219,26 @@ async def test_another_sender_is_seen_and_not_fought_with(mosquitto: Mosquitto) 
         await other.publish(f"vpp/agent/v1/{SITE}/b/cap/set", json.dumps(order), qos=1)
         sample = await found.until(lambda s: "held by other" in s.fault)
         assert sample.setpoint_w == pytest.approx(3 * (4_000.0 + REST_W) + 1_000.0, abs=10.0)
-        for _ in range(5):
-            await found.sample()
         assert found.caps_w() == [4_000.0, 5_000.0, 4_000.0]
+        _do_less(found, "a")
+        await eventually(lambda: (found.caps_w()[2] or 0.0) > 4_100.0)
+        await found.sample()
+        assert found.caps_w()[1] == 5_000.0
         await found.apply(3 * 4_000.0)
-        assert found.caps_w() == [4_000.0] * 3
+        assert 4_000.0 < (found.caps_w()[1] or 0.0) < 4_900.0
         assert (await found.until(lambda s: not s.fault)).setpoint_w == 3 * (4_000.0 + REST_W)
 
 
 async def test_without_renewal_the_nodes_go_back(mosquitto: Mosquitto) -> None:
     """The watch over the budget never lengthens a lease."""
     async with cluster(mosquitto) as found:
-        await found.apply(3 * 4_000.0, lease_s=1.5)
-        for agent in found.agents.values():
-            agent.gpus[0].demand_w = 690.0  # reason enough to order something else meanwhile
+        await found.apply(3 * 4_000.0, lease_s=3.0)
+        _do_less(found, "a")
+        await eventually(lambda: (found.caps_w()[1] or 0.0) > 4_100.0)  # the others may draw more, and are told so
         await found.until(lambda s: s.setpoint_w is None)
-        await eventually(lambda: found.caps_w() == [None] * 3)
-        await found.until(lambda s: s.setpoint_w is None and s.power_w == 3 * (7 * 650.0 + 690.0 + REST_W))
+        async with asyncio.timeout(5.0):
+            await eventually(lambda: found.caps_w() == [None] * 3)
+        await found.until(lambda s: s.setpoint_w is None and s.power_w == 2 * FULL_W + 8 * 450.0 + 3 * REST_W)
 
 
 async def test_a_budget_is_kept_when_work_begins(mosquitto: Mosquitto) -> None:
@@ -316,18 +319,18 @@ class ScriptedPlanner:
 
 async def test_a_planner_chooses_who_gives(mosquitto: Mosquitto) -> None:
     """Each node is a job with its floor; levels become caps, and what could be shed is what the planner says."""
-    async with cluster(mosquitto, node_tier={"c": 0}) as found:
+    async with cluster(mosquitto, node_tier={"c": 0}, floor_frac=0.6) as found:
         planner = ScriptedPlanner(a=0.7, b=0.1)
         found.device.plan_with(planner)
         await _settled(found)
         applied = await found.apply(3 * 3_000.0)
-        assert found.caps_w() == pytest.approx([0.7 * FULL_W, 2_800.0, None], abs=4.0), "never below the floor"
-        assert applied.power_w == pytest.approx(1.7 * FULL_W + 2_800.0 + 3 * REST_W, abs=4.0)
+        assert found.caps_w() == pytest.approx([0.7 * FULL_W, 3_360.0, None], abs=4.0), "never below the floor"
+        assert applied.power_w == pytest.approx(1.7 * FULL_W + 3_360.0 + 3 * REST_W, abs=4.0)
         assert planner.shown is not None
         jobs = {job.id: job for job in planner.shown.jobs}
         assert jobs.keys() == {"a", "b"}
         assert jobs["a"].full_w == pytest.approx(FULL_W)
-        assert jobs["a"].floor_frac == pytest.approx(2_800.0 / FULL_W)
+        assert jobs["a"].floor_frac == pytest.approx(3_360.0 / FULL_W)
         assert (jobs["a"].tier, jobs["a"].gpus, jobs["a"].knob, jobs["a"].family) == (3, 8, Knob.CAP, "NVIDIA H200")
         assert planner.shown.rest_w == pytest.approx(FULL_W + 3 * REST_W)
         assert (await found.sample()).tier_shed_w == (0.0, 1.0, 2.0, 3.0)
@@ -349,6 +352,12 @@ async def test_decoding_gives_by_its_clock(mosquitto: Mosquitto) -> None:
         assert sample.available_w == pytest.approx(2 * (8 * 250.0 + REST_W), rel=0.03)
         await found.device.release()
         assert all(gpu.clocks is None for agent in found.agents.values() for gpu in agent.gpus)
+
+
+def _do_less(found: Cluster, name: str) -> None:
+    """Give a node less to do than its cap allows, which leaves more for the others."""
+    for gpu in found.agents[name].gpus:
+        gpu.demand_w = 450.0
 
 
 async def _settled(found: Cluster) -> None:

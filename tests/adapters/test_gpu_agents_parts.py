@@ -152,7 +152,10 @@ def test_what_a_capped_device_would_draw_is_remembered() -> None:
     assert memory.demand_w(key, free, None, None) == 640.0
     assert memory.demand_w(key, free._replace(power_w=495.0, cap_w=500.0), held, None) == 640.0
     assert memory.demand_w(("n", "new"), free._replace(power_w=495.0, cap_w=500.0), held, None) == 700.0
-    assert memory.demand_w(key, free._replace(power_w=90.0, cap_w=500.0), held, None) < 640.0
+    assert memory.demand_w(key, free._replace(power_w=450.0, cap_w=500.0), held, None) == 450.0
+    assert memory.demand_w(key, free._replace(power_w=420.0, cap_w=420.0), held, None) == 450.0, "no see-saw"
+    assert memory.demand_w(key, free._replace(power_w=90.0, cap_w=500.0), held, None) == 90.0
+    assert memory.demand_w(key, free._replace(power_w=499.0, cap_w=500.0), held, None) == 640.0, "work has come back"
     unknown = free._replace(power_w=None)
     assert memory.demand_w(("n", "dumb"), unknown, None, None) == 700.0, "missing is not 0"
 
@@ -278,6 +281,12 @@ async def test_each_of_many_publications_gets_its_own_answer(mosquitto_factory: 
     broker = mosquitto_factory(acl="topic write good/#\n", settings="max_inflight_messages 5")
     async with mqtt(MqttConfig(host=broker.host, port=broker.port, timeout_s=10.0)) as link:
         names = [f"{'bad' if i % 3 == 0 else 'good'}/{i}" for i in range(60)]
-        said = await asyncio.gather(*(link.publish(name, b"x") for name in names), return_exceptions=True)
+        publishing = asyncio.gather(*(link.publish(name, b"x") for name in names), return_exceptions=True)
+        most = 0
+        while not publishing.done():
+            most = max(most, len(link._broker.client()._under_way))
+            await asyncio.sleep(0)
+        said = await publishing
+        assert most == 5
         assert [isinstance(answer, Refused) for answer in said] == [name.startswith("bad") for name in names]
         assert [answer for answer in said if not isinstance(answer, Refused)] == [None] * 40

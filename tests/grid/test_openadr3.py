@@ -16,6 +16,7 @@ from tests.grid.openadr3_vtn import CLIENT, SECRET, TestVtn, vtn
 from vppd.errors import Refused, Unreachable
 from vppd.grid.openadr3 import Desk, News, Ven, carry_out
 from vppd.grid.openadr3_config import OpenAdrConfig
+from vppd.grid.openadr3_reporter import Reporter
 from vppd.grid.openadr3_rest import Vtn, open_vtn
 from vppd.grid.openadr3_schedule import Why
 from vppd.grid.site import Site
@@ -289,6 +290,43 @@ async def test_a_report_that_is_stored_although_the_server_says_500(tmp_path: Pa
         r.server.down = True
         with pytest.raises(Unreachable):
             await r.link.report(body | {"reportName": "n-2"})
+
+
+async def test_reports_reach_the_server_and_wait_for_it(tmp_path: Path) -> None:
+    """A due report is sent with our figures; while the server does not answer it waits, and arrives once."""
+    async with rig(tmp_path) as r:
+        wanted = [{"payloadType": kind, "frequency": 1} for kind in ("USAGE", "READING")]
+        r.server.add_event("e", "PRICE", 1, intervalPeriod=HOUR, reportDescriptors=wanted)
+        await r.ven.fetch()
+        settings = config(r.server, tmp_path)
+        reporter = Reporter(r.link, r.ven, settings, "site-1", lambda kind, _: {"USAGE": 2500.0}.get(kind), r.clock)
+        reporter.collect()
+        assert reporter.waiting == 0
+        r.clock.advance(3600)
+        reporter.collect()
+        r.server.down = True
+        await reporter.send()
+        assert (reporter.waiting, r.server.reports) == (1, [])
+        r.server.down = False
+        await reporter.send()
+        await reporter.send()
+        (report,) = r.server.reports
+        (slot,) = report["resources"][0]["intervals"]
+        assert (report["eventID"], report["resources"][0]["resourceName"]) == ("e", "site-1")
+        assert slot["payloads"] == [{"type": "USAGE", "values": [2.5]}]
+
+
+async def test_a_report_that_is_refused_does_not_stop_the_next(tmp_path: Path) -> None:
+    """What the server refuses is dropped, so that it never stands in the way of later reports."""
+    async with rig(tmp_path) as r:
+        r.server.add_event("e", "PRICE", 1, intervalPeriod=HOUR, reportDescriptors=[{"payloadType": "USAGE"}])
+        await r.ven.fetch()
+        reporter = Reporter(r.link, r.ven, config(r.server, tmp_path), "site-1", lambda *_: 1.0, r.clock)
+        r.clock.advance(3600)
+        reporter.collect()
+        r.server.forbids = ("/reports",)
+        await reporter.send()
+        assert (reporter.waiting, reporter.sent) == (0, 0)
 
 
 async def test_nobody_there(tmp_path: Path) -> None:

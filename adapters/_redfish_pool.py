@@ -27,6 +27,8 @@ from vppd.errors import ConfigError, DeviceError, Refused, Unreachable
 
 TEND_S = 1.0
 _CLOSE_S = 10.0
+_BRIEF_S = 0.5
+"""Where all are due at once, those that are quick are waited for."""
 _STALE_ROUNDS = 3.0
 _STALE_LEAST_S = 10.0
 
@@ -149,11 +151,11 @@ class BmcPool:
         self.check()
         asked = {self._start(node): node for node in self._nodes.values() if node.is_due()}
         if not any(node.is_fresh(self._config.refresh_s) for node in self._nodes.values()):
-            await self._wait(list(asked), wait_s)
+            known = any(self._is_known(node) for node in self._nodes.values())
+            await self._wait(list(asked), min(wait_s, _BRIEF_S) if known else wait_s)
             late = {task for task in asked if not task.done()}
-            while late and len(late) == len(
-                asked
-            ):  # nobody in time: the first who answers will do, and silence is told
+            # Nobody in time: the first who answers will do, and silence is told.
+            while late and len(late) == len(asked):
                 _, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
                 asked = {task: node for task, node in asked.items() if task in late or self._is_known(node)}
         self.check()
@@ -223,10 +225,10 @@ class BmcPool:
     async def _attend(self, node: Node) -> None:
         """Do what is to be done about a node; what fails stays with the node."""
         with contextlib.suppress(DeviceError):
-            if node.is_due() and not node.is_off:
-                await node.look()
             while node.is_off and node.rests_s <= 0.0:
                 await node.move()
+            if node.is_due():
+                await node.look()
 
     def _spawn(self, doing: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(doing)

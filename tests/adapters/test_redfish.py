@@ -167,6 +167,21 @@ async def test_dead_nodes_count_in_full_and_the_others_give_for_them(tmp_path: P
         assert sum(cap_w or 0.0 for cap_w in served.caps_w().values()) <= 9000.0
 
 
+async def test_a_reading_never_waits_for_the_dead(tmp_path: Path) -> None:
+    """While others are fresh a reading is what is known: a silent BMC that is asked meanwhile does not hold it up."""
+    async with opened({"a": Behaviour(), "b": Behaviour()}, tmp_path, refresh_s=2.0, timeout_s=60.0) as (served, nodes):
+        await nodes.read()
+        served["b"].how.dead = "silent"
+        loop = asyncio.get_running_loop()
+        over_s, longest_s = loop.time() + 5.0, 0.0
+        while loop.time() < over_s:
+            began_s = loop.time()
+            await nodes.read()
+            longest_s = max(longest_s, loop.time() - began_s)
+            await asyncio.sleep(0.1)
+        assert longest_s < 3.0
+
+
 async def test_a_node_that_refuses_is_named_and_made_up_for(tmp_path: Path) -> None:
     """One BMC says no: it is named with its own words, expected in full, and the next round caps the others deeper."""
     async with opened({"a": Behaviour(), "b": Behaviour(refuses=True)}, tmp_path) as (served, nodes):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import ssl
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+import uvloop
 
 from adapters._redfish_bmc import Bmc
 from adapters._redfish_lanes import Pace
@@ -387,3 +389,19 @@ async def test_who_a_bmc_is_taken_for(authority: Authority, tmp_path: Path) -> N
                 await Bmc(link).look()
             await link.close(0.5)
         assert served["n"].requests == asked
+
+
+def test_a_fingerprint_counts_in_the_daemons_loop_too(authority: Authority, tmp_path: Path) -> None:
+    """The daemon runs on uvloop, which has TLS code of its own."""
+
+    async def asked(sha256: str) -> int:
+        async with farm({"n": Behaviour()}, context(tmp_path, "bmc")) as served:
+            link = a_link(served.addresses["n"], verify=by_fingerprint(sha256))
+            with contextlib.suppress(Unreachable):
+                await Bmc(link).look()
+            await link.close(0.5)
+            return served["n"].requests
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(asked(fingerprint(tmp_path / "bmc.crt"))) > 0
+        assert runner.run(asked(fingerprint(tmp_path / "other.crt"))) == 0

@@ -253,6 +253,26 @@ async def test_a_successor_goes_on_with_the_budget(tmp_path: Path) -> None:
         assert served.caps_w() == {"a": None, "b": None}
 
 
+async def test_an_interrupted_release_goes_on(tmp_path: Path) -> None:
+    """What was to be lifted when the process ended is lifted by the next one at once, not held for another lease."""
+    async with farm({"a": Behaviour()}) as served:
+        config = RedfishConfig.model_validate(table(served.addresses, tmp_path, default_tier=2, timeout_s=0.5))
+
+        async def own() -> None:
+            async with connect(config) as nodes:
+                await nodes.apply(Setpoint("x", 5500.0, 600.0))
+                served["a"].how.dead = "gone"
+                await nodes.release()
+
+        with pytest.raises(Unreachable, match="no limit is as it was"):
+            await own()
+        served["a"].how.dead = ""
+        assert served["a"].cap_w is not None
+        async with connect(config) as nodes:
+            await until(lambda: served["a"].cap_w is None)
+            assert (await nodes.read()).setpoint_w is None
+
+
 KILLED = """
 import asyncio, json, sys
 from adapters.redfish import connect

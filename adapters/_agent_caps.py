@@ -29,7 +29,7 @@ Name = Annotated[str, Field(pattern=r"^[^/+#\s]+$")]
 
 
 class AgentsConfig(MqttConfig):
-    """Where the agents of a site are."""
+    """Where the agents of a site are. With hundreds of them ``protocol = "3.1.1"`` saves a third of the work."""
 
     site: Name
     """As in the agents' own configuration."""

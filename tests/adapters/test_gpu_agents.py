@@ -72,9 +72,10 @@ async def test_what_is_drawn_and_what_could_be_shed(mosquitto: Mosquitto) -> Non
         assert [name for name, _ in sample.shed_first] == ["a", "c"]
 
 
-async def test_nodes_are_capped_alike_and_read_back(mosquitto: Mosquitto) -> None:
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_nodes_are_capped_alike_and_read_back(mosquitto: Mosquitto, protocol: str) -> None:
     """The budget is shared in equal parts of what each can give; the next samples show it kept."""
-    async with cluster(mosquitto) as found:
+    async with cluster(mosquitto, protocol=protocol) as found:
         applied = await found.apply(3 * 4_000.0)
         assert applied == Applied(3 * (4_000.0 + REST_W), "3 of 3 nodes held")
         assert found.caps_w() == [4_000.0] * 3

@@ -41,7 +41,7 @@ ACK_S = 30.0
 """Patience on a busy machine: what is late is measured, not cut off. [s]"""
 FILES = 8_192
 BROKER = "max_inflight_messages 1000\nmax_queued_messages 10000\nset_tcp_nodelay true\n"
-"""What a site with so many agents sets."""
+"""What a site with so many agents sets. It also speaks MQTT 3.1.1: the properties of MQTT 5 cost half as much again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Heard:
 @asynccontextmanager
 async def near(broker: Mosquitto) -> AsyncIterator[tuple[GpuAgents, Heard]]:
     """Connect the adapter and read its samples."""
-    table = {"host": broker.host, "port": broker.port, "site": SITE, "tier": 3}
+    table = {"host": broker.host, "port": broker.port, "protocol": "3.1.1", "site": SITE, "tier": 3}
     patience = {"ack_timeout_s": ACK_S, "timeout_s": ACK_S, "stale_s": ACK_S}
     async with ADAPTER.connect(ADAPTER.config.model_validate(table | patience)) as device:
         assert isinstance(device, GpuAgents)

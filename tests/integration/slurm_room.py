@@ -37,6 +37,8 @@ BASE_W, IDLE_W, JOB_W = 30_000.0, 5_000.0, 20_000.0
 """The rest of the room; a node with nothing on it; a job of one CPU. [W]"""
 NODES, CPUS = 2, 2
 _LOOK_S = 0.3
+AGAIN_S = 5.0
+"""A dispatcher sends a command again when it has no receipt for so long: the second has no effect of its own. [s]"""
 
 
 class Watch(Protocol):
@@ -221,13 +223,21 @@ class Dispatcher:
 
     def _insist(self, topic: str, kind: str, data: Mapping[str, Any]) -> None:
         envelope = event(kind, self.key.jws(data), time=_at())
-        self._client.publish(topic, json.dumps(envelope), 1).wait_for_publish(10.0)
+        said = json.dumps(envelope)
+        sent_s = float("-inf")
+
+        def is_accepted() -> bool:
+            nonlocal sent_s
+            if time.monotonic() - sent_s > AGAIN_S and self._client.is_connected():
+                self._client.publish(topic, said, 1)
+                sent_s = time.monotonic()
+            return "accepted" in verdicts()
 
         def verdicts() -> list[str]:
             receipts = self.data_of("vpp/v1/dc1/issuer/tso/receipt")
             return [r["status"] for r in receipts if r.get("command_id") == envelope["id"]]
 
-        until(lambda: "accepted" in verdicts(), f"{kind} is accepted", 15.0, verdicts)
+        until(is_accepted, f"{kind} is accepted", 30.0, verdicts)
 
     def _hear(self, message: paho.MQTTMessage) -> None:
         if message.payload[:1] != b"{" or re.search(r"/(set|telemetry|flexibility)$", message.topic):

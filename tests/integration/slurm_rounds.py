@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -86,6 +87,7 @@ class Hall:
     drawing: frozenset[int] = frozenset()
     """Jobs that can run now."""
     _pid_of: dict[int, int] = field(default_factory=dict)
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def folder(self) -> Path:
@@ -98,12 +100,13 @@ class Hall:
         return BASE_W + NODES * IDLE_W + JOB_W * len(self.drawing)
 
     def look(self) -> None:
-        """Look again which jobs can run."""
-        for path in self.folder.glob("pid.*"):
-            job = int(path.suffix[1:])
-            if job not in self._pid_of and (text := path.read_text(encoding="ascii").strip()):
-                self._pid_of[job] = int(text)
-        self.drawing = frozenset(job for job, pid in self._pid_of.items() if _can_run(pid))
+        """Look again which jobs can run; the meter does so in a thread of its own."""
+        with self._one_at_a_time:
+            for path in self.folder.glob("pid.*"):
+                job = int(path.suffix[1:])
+                if job not in self._pid_of and (text := path.read_text(encoding="ascii").strip()):
+                    self._pid_of[job] = int(text)
+            self.drawing = frozenset(job for job, pid in self._pid_of.items() if _can_run(pid))
 
     def fill(self) -> None:
         """Take every place, by ten jobs of each tier of which some are short, and let some more wait."""

@@ -22,6 +22,7 @@ WINDOW_S = 90.0
 """In every window of this length a job stands still no longer than its tier accepts."""
 CURTAIL = {"window_s": WINDOW_S, "ramp_s": 10.0, "restore_s": 2.0}
 SEED = 20240710
+LONG_S = 8.0
 DEEP, BY_ITSELF = 0, 1
 """The event that asks most, and the one that nobody ends before its time."""
 NOISE_S = 1.0
@@ -66,6 +67,8 @@ def _event(rounds: Rounds, number: int, death: Callable[[], None] | None) -> Non
     jobs, for_s = chance.randint(3, 8), 16.0
     if number == DEEP:
         jobs = 16
+    if number == BY_ITSELF:
+        for_s = 10.0
     if death is not None:
         jobs, for_s = chance.randint(3, 4), 60.0
     hall.look()
@@ -80,10 +83,10 @@ def _event(rounds: Rounds, number: int, death: Callable[[], None] | None) -> Non
             rounds.dispatcher.reduce(less_w, for_s)
     rounds.fall_to(target_w)
     before = hall.started()
-    rounds.hold(target_w, before, chance.uniform(1.0, 3.0))
+    rounds.hold(target_w, before, LONG_S if number == DEEP else chance.uniform(0.5, 1.5))
     if death is not None:
         death()
-        rounds.hold(target_w, before, chance.uniform(1.0, 2.0))
+        rounds.hold(target_w, before, chance.uniform(0.5, 1.5))
     if number % 3 == 0:
         rounds.dispatcher.load_target(None)
     elif number != BY_ITSELF:

@@ -16,6 +16,7 @@ from tests.grid.openadr3_vtn import CLIENT, SECRET, TestVtn, vtn
 from vppd.errors import Refused, Unreachable
 from vppd.grid.openadr3 import Desk, News, Ven, carry_out
 from vppd.grid.openadr3_config import OpenAdrConfig
+from vppd.grid.openadr3_orders import Plan
 from vppd.grid.openadr3_reporter import Reporter
 from vppd.grid.openadr3_rest import Vtn, open_vtn
 from vppd.grid.openadr3_schedule import Why
@@ -197,6 +198,7 @@ async def test_the_bad_habits_of_the_reference_server(tmp_path: Path) -> None:
         r.server.add_event("e", "DISPATCH_SETPOINT", 1500, intervalPeriod=now)
         r.server.add_event("x", "DISPATCH_SETPOINT", 9, intervalPeriod=now, programID="p-2", priority=0)
         await r.ven.fetch()
+        assert [event.id for event in r.ven.book.events] == ["e"]
         (order,) = r.ven.plan().orders
         assert (order.power_w, order.interval.start) == (1.5e6, datetime(2026, 3, 2, 11, tzinfo=UTC))
 
@@ -364,7 +366,7 @@ async def test_orders_are_on_disk_before_they_are_in_force(tmp_path: Path) -> No
         register.catch_up()
         assert await settle() == []
         (opened,) = register.orders
-        unknown = News(r.ven.plan(), r.clock.now(), known=False)
+        unknown = News(Plan(), r.clock.now(), known=False)
         r.server.delete_event("e")
         await carry_out(desk, "openadr", unknown)
         assert taken == []

@@ -53,6 +53,8 @@ class TestVtn:
     """Every POST answers 500 although the object was stored."""
     forbids: tuple[str, ...] = ()
     """Paths answered with 403."""
+    topicless: tuple[str, ...] = ()
+    """What the notifier answers nonsense about."""
     shifts_once: bool = False
     """The first object disappears after the first page has been read."""
     expires_in_s: int | None = 3600
@@ -152,6 +154,8 @@ class TestVtn:
             said = {"URIS": ["mqtt://127.0.0.1"], "serialization": "JSON", "authentication": {"method": "ANONYMOUS"}}
             return JSONResponse({"WEBHOOK": True, "MQTT": said})
         about = path.removeprefix("/notifiers/mqtt/topics/")
+        if about in self.topicless:
+            return JSONResponse([])
         topics = {word: f"{about}/{word.lower()}" for word in ("CREATE", "UPDATE", "DELETE", "ALL")}
         return JSONResponse({"topics": topics})
 

@@ -63,7 +63,7 @@ class Vtn:
         return await self._list("/vens", {"venName": name})
 
     async def topics(self, program_ids: list[str], ven_ids: list[str]) -> tuple[str, ...]:
-        """Return the topics on which the notifier tells of events and programs; those that we may not have are left out.
+        """Return the topics on which the notifier tells of events and programs; those that it does not give us are left out.
 
         Topics of single operations are preferred to the wildcard: the reference server never publishes to the latter.
         """
@@ -77,7 +77,7 @@ class Vtn:
                 continue
             topics = said.get("topics") if isinstance(said, dict) else None
             if not isinstance(topics, dict):
-                raise Garbled(f"the topics of {path} make no sense")
+                continue
             named = [topics[key] for key in OPERATIONS if topics.get(key)] or [topics.get("ALL")]
             found.update(dict.fromkeys(str(topic) for topic in named if topic))
         return tuple(found)

@@ -6,45 +6,24 @@ import platform
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, ValidationError
 
 from vppd.agent.rapl import POWERCAP
-from vppd.config import Fraction, InvalidConfig, Name, NonNegative, Problem, Table, problems_of
+from vppd.config import BrokerConfig, Fraction, InvalidConfig, Name, NonNegative, Problem, Table, problems_of
 
 DEFAULT_CONFIG = Path("/etc/vppd/agent.toml")
 DEFAULT_STATE = Path("/var/lib/vppd-agent")
 _PATHS = ("ca_file", "cert_file", "key_file", "password_file")
 
 
-class BrokerTable(Table):
-    """``[broker]``: where vppd and its agents meet."""
+class BrokerTable(BrokerConfig):
+    """``[broker]``: where vppd and its agents meet; without ``client_id`` it is ``vppd-agent-<site>-<node>``."""
 
-    host: str
-    port: Annotated[int, Field(ge=1, le=65535)] = 8883
-    protocol: Literal["5", "3.1.1"] = "5"
-    client_id: str = ""
-    """Default: ``vppd-agent-<site>-<node>``."""
-    keepalive_s: Annotated[int, Field(ge=2, le=600)] = 10
-    username: str = ""
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    insecure_lab: bool = False
-    """Allow a plaintext broker; never in production."""
     ack_timeout_s: PositiveFloat = 10.0
     backoff_first_s: PositiveFloat = 1.0
     backoff_most_s: PositiveFloat = 30.0
-
-    @model_validator(mode="after")
-    def _secure(self) -> Self:
-        if self.ca_file is None and not self.insecure_lab:
-            raise ValueError("a broker without TLS is refused: give ca_file, or insecure_lab = true in a lab")
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file belong together")
-        return self
 
 
 class GpusTable(Table):

@@ -167,16 +167,18 @@ class RedfishNodes:
                 self._stiff_w[load.name] = (math.inf if held_w is None else held_w, _now_s() + _STIFF_S)
                 unheld[load.name] = Refused(f"{load.name}: a cap of {cap_w:.0f} W reads back as {_watts(held_w)}")
         self._stiff_w |= {n: (math.inf, _now_s() + _STIFF_S) for n, e in failed.items() if isinstance(e, Refused)}
-        bad: dict[str, DeviceError] = {**failed, **unheld}
-        detail = [f"{sum(name not in bad for name in caps_w)} of {len(caps_w)} capped"]
-        detail += [f"{len(bad)} failed: {_named(bad)}"] if bad else []
-        silent = sum(not load.answers for load in loads)
-        detail += [f"{silent} silent, counted at {self._config.node_max_w:.0f} W each"] if silent else []
-        rest = {name: error for name, error in self._pool.problems().items() if name not in bad}
-        detail += [f"other troubles: {_named(rest)}"] if rest else []
+        detail = self._detail(caps_w, {**failed, **unheld}, silent=sum(not load.answers for load in loads))
         if expected_w <= budget_w + 1.0:
             return Applied(budget_w, "; ".join(detail))
         return Applied(expected_w, "; ".join([*detail, f"short by {expected_w - budget_w:.0f} W"]))
+
+    def _detail(self, caps_w: Mapping[str, float], bad: Mapping[str, DeviceError], silent: int) -> list[str]:
+        """Return what is to be said of the nodes: how many are capped, who failed, who is silent."""
+        detail = [f"{sum(name not in bad for name in caps_w)} of {len(caps_w)} capped"]
+        detail += [f"{len(bad)} failed: {_named(bad)}"] if bad else []
+        detail += [f"{silent} silent, counted at {self._config.node_max_w:.0f} W each"] if silent else []
+        rest = {name: error for name, error in self._pool.problems().items() if name not in bad}
+        return [*detail, f"other troubles: {_named(rest)}"] if rest else detail
 
     async def _tend(self) -> None:
         """Follow what the nodes draw while the budget is good; what fails is tried again in the next round."""

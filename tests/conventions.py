@@ -9,10 +9,10 @@ from pathlib import Path
 
 UNITS = (
     "_w", "_wh", "_ws", "_w_per_s", "_per_w", "_per_wh", "_w2", "_va", "_var", "_v", "_a", "_ah", "_hz", "_s", "_per_s",
-    "_h", "_days", "_c", "_frac", "_bar", "_m3", "_kg", "_g", "_g_per_wh",
+    "_h", "_days", "_c", "_frac", "_bar", "_m3", "_kg", "_g", "_g_per_wh", "_per_g", "_per_t", "_g_per_kwh",
     "_per_mwh", "_j",
 )  # fmt: skip
-"""Endings a float's name may have. ``_h`` and ``_g_per_wh`` are for markets and carbon."""
+"""Endings a float's name may have. ``_h`` and ``_g_per_wh``, ``_per_t`` are for markets and carbon."""
 
 EDGE_UNITS = ("_ms", "_us", "_kw", "_mw", "_kwh", "_mwh", "_pct")
 """Further endings at the edge, in adapters: what a device or a message says, before it is converted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from tests.support import ROOT
-from vppd.config import Config, InvalidConfig, load
+from vppd.config.load import Config, load
+from vppd.config.table import InvalidConfig
 
 EXAMPLE = ROOT / "config" / "vppd.example.toml"
 SECRETS = ("mqtt.key", "sign.key", "slurm.token")
@@ -36,8 +38,10 @@ def models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
     """Yield a model and those of its fields."""
     yield model
     for field in model.model_fields.values():
-        for inner in re.findall(r"vppd\.config\.(\w+)", repr(field.annotation)):
-            yield from models(getattr(__import__("vppd.config", fromlist=[inner]), inner))
+        for module, inner in re.findall(r"(vppd\.config\.\w+)\.(\w+)", repr(field.annotation)):
+            found = getattr(import_module(module), inner)
+            if issubclass(found, BaseModel):
+                yield from models(found)
 
 
 def test_the_example_loads(installed: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vppd.cli import app
-from vppd.config import InvalidConfig
+from vppd.config.table import InvalidConfig
 from vppd.products import products_in, shipped
 
 EXPECTED = {

@@ -16,7 +16,8 @@ import uvloop
 
 from vppd.api.app import build_app
 from vppd.api.serve import serve
-from vppd.config import Config, InvalidConfig, examine
+from vppd.config.load import Config, examine
+from vppd.config.table import InvalidConfig
 from vppd.consequences import Consequences, LastDecision
 from vppd.core.failsafe import SITE_RULES, Severity
 from vppd.core.state import Decision, State

@@ -158,7 +158,7 @@ def products(
 ) -> None:
     """Say which market products this site qualifies for, and what fails for the others and by how much."""
     from vppd.api.products import product_rows, products_table
-    from vppd.config import load
+    from vppd.config.load import load
 
     rows = product_rows(load(config), folder)
     if as_json:
@@ -231,6 +231,6 @@ def _read_json(path: Path) -> object:
 def _ask(config: Path, method: str, path: str) -> Any:
     """Return the answer of the daemon on its local socket. Raises Unreachable or Refused."""
     from vppd.api.client import ask
-    from vppd.config import load
+    from vppd.config.load import load
 
     return ask(load(config).site.socket, method, path)

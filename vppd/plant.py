@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vppd.config import STORAGE, AssetConfig, Config
+from vppd.config.load import Config
+from vppd.config.plant import STORAGE, AssetConfig
 from vppd.model import Kind
 from vppd.snapshot import KINDS, Floats, Plant
 

@@ -10,7 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from vppd.config import STORAGE, AssetConfig, Config, InvalidConfig, Name, NonNegative, Problem, Table, problems_of
+from vppd.config.load import Config
+from vppd.config.plant import STORAGE, AssetConfig
+from vppd.config.table import InvalidConfig, Name, NonNegative, Problem, Table, problems_of
 from vppd.core.qualify import Ability, Direction, Site, Terms
 from vppd.model import Kind
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import ROOT
 from vppd.agent.config import load
-from vppd.config import InvalidConfig
+from vppd.config.table import InvalidConfig
 
 EXAMPLE = ROOT / "config" / "agent.example.toml"
 BROKER = '[broker]\nhost = "b"\ninsecure_lab = true\n'

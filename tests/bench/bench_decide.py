@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from vppd.config import Config
+from vppd.config.load import Config
 from vppd.core.cycle import decide
 from vppd.core.state import Command, Decision, State
 from vppd.model import Interval, Kind, Order, OrderKind

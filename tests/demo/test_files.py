@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vppd.config import load
+from vppd.config.load import load
 from vppd.demo.dispatcher import Line
 from vppd.demo.plantfile import make_keys, write_config, write_demo_json
 from vppd.demo.tomlwriter import Value, dump

@@ -13,7 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.runtime.plannable_cluster import Cluster, Truth, job, mixed, unbound
-from vppd.config import AssetConfig, Config, FeedConfig, SiteConfig
+from vppd.config.load import Config
+from vppd.config.plant import AssetConfig, FeedConfig, SiteConfig
 from vppd.model import Kind
 from vppd.runtime.clock import FakeClock, SystemClock
 from vppd.runtime.curtail_file import packed, read, unpacked, write

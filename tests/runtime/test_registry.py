@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support import ROOT
-from vppd.config import AssetConfig
+from vppd.config.plant import AssetConfig
 from vppd.model import Kind
 from vppd.runtime.registry import GROUP, Unusable, connections, installed
 

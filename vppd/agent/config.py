@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, ValidationError
 
 from vppd.agent.rapl import POWERCAP
-from vppd.config import BrokerConfig, Fraction, InvalidConfig, Name, NonNegative, Problem, Table, problems_of
+from vppd.config.grid import BrokerConfig
+from vppd.config.table import Fraction, InvalidConfig, Name, NonNegative, Problem, Table, problems_of
 
 DEFAULT_CONFIG = Path("/etc/vppd/agent.toml")
 DEFAULT_STATE = Path("/var/lib/vppd-agent")

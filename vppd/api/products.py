@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vppd.config import Config
+from vppd.config.load import Config
 from vppd.core.qualify import Shortcoming, qualify
 from vppd.products import products_in, shipped, site_of
 

@@ -9,7 +9,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vppd.config import GrantConfig, Name, NonNegative, Table
+from vppd.config.grid import GrantConfig
+from vppd.config.table import Name, NonNegative, Table
 from vppd.errors import ConfigError
 from vppd.grid.openadr3_model import NaiveTimes
 from vppd.grid.openadr3_payloads import Relative, Terms

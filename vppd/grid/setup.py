@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from vppd.config import Config, GridConfig, IssuerConfig, KeyConfig, Problem
+from vppd.config.grid import GridConfig, IssuerConfig, KeyConfig
+from vppd.config.load import Config
+from vppd.config.table import Problem
 from vppd.errors import ConfigError
 from vppd.grid.broker import BrokerSettings
 from vppd.grid.envelope import Sender

@@ -12,7 +12,7 @@ from typing import Never
 import numpy as np
 import structlog
 
-from vppd.config import Config
+from vppd.config.load import Config
 from vppd.core.books import Books
 from vppd.model import Kind
 from vppd.runtime.clock import Clock

@@ -7,7 +7,8 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
-from vppd.config import STORAGE, AssetConfig, Config
+from vppd.config.load import Config
+from vppd.config.plant import STORAGE, AssetConfig
 from vppd.model import Setpoint
 from vppd.ports import Planner
 from vppd.runtime.actuator import Actuator

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from vppd.config import AssetConfig, Problem, problems_of
+from vppd.config.plant import AssetConfig
+from vppd.config.table import Problem, problems_of
 from vppd.errors import ConfigError
 from vppd.ports import Adapter
 

@@ -9,7 +9,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
-from vppd.config import Fraction, InvalidConfig, NonNegative, Problem, Table, problems_of
+from vppd.config.table import Fraction, InvalidConfig, NonNegative, Problem, Table, problems_of
 from vppd.core.curves import Curves, tables
 
 _MOST_STEPS = 100_000

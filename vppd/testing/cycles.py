@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from vppd.config import AssetConfig, Config, FeedConfig, SiteConfig
+from vppd.config.load import Config
+from vppd.config.plant import AssetConfig, FeedConfig, SiteConfig
 from vppd.core.cycle import decide
 from vppd.core.state import Command, Decision, State, Transition
 from vppd.model import Interval, Kind, Order, OrderKind, Signal

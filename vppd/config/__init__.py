@@ -1,0 +1,1 @@
+"""``vppd.toml`` as frozen values; each module holds the tables of one matter."""

@@ -1,0 +1,1 @@
+"""Ahead of the present: what is foreseen, planned and sold."""

@@ -121,6 +121,15 @@ async def test_everything_that_can_be_read_is_there() -> None:
         assert (await client.get("/nowhere")).status_code == 404
 
 
+async def test_parts_that_a_site_does_not_have_say_what_is_missing() -> None:
+    """A view that is there is shown as it is; the others name the table that would bring them."""
+    async with served(build_app(View(), views={"plan": lambda: {"cost": math.nan}})) as client:
+        assert (await client.get("/api/v1/plan")).json() == {"cost": None}
+        missing = await client.get("/api/v1/bids")
+        assert missing.status_code == 404
+        assert missing.json() == {"error": "this site has no bids: its configuration has no table [market]"}
+
+
 async def test_why_is_told_of_assets_that_there_are() -> None:
     """The chain of a known asset, the list of names for an unknown one, 503 before the first cycle."""
     view = View()

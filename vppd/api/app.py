@@ -9,6 +9,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -88,7 +89,15 @@ class Operator(Protocol):
         ...
 
 
-def build_app(view: StateView, operator: Operator | None = None) -> Starlette:
+Views = Mapping[str, Callable[[], object]]
+"""What else is shown under ``/api/v1/NAME``: plain JSON values."""
+PARTS: Mapping[str, str] = MappingProxyType(
+    {"forecasts": "forecast", "plan": "planning", "market": "market", "bids": "market", "openadr": "openadr"}
+)
+"""Views that not every site has, and the table of the configuration that each needs."""
+
+
+def build_app(view: StateView, operator: Operator | None = None, views: Views | None = None) -> Starlette:
     """Return the API; with an operator also release and resume, so never with one on a TCP port."""
     pages = _Pages(view)
     routes = [
@@ -100,6 +109,8 @@ def build_app(view: StateView, operator: Operator | None = None) -> Starlette:
         Route("/api/v1/events", pages.events),
         Route("/api/v1/assets/{asset_id}/why", pages.why),
     ]
+    shown = views or {}
+    routes += [Route(f"/api/v1/{name}", _page(name, shown.get(name))) for name in {**PARTS, **shown}]
     if operator is not None:
         routes += [
             Route("/api/v1/release", _command("release", operator.release), methods=["POST"]),
@@ -186,6 +197,15 @@ def encode(value: object) -> bytes:
     except ValueError:
         text = json.dumps(_finite(value), default=_plain, allow_nan=False, separators=(",", ":"))
     return text.encode()
+
+
+def _page(name: str, show: Callable[[], object] | None) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(_: Request) -> Response:
+        if show is None:
+            return _json({"error": f"this site has no {name}: its configuration has no table [{PARTS[name]}]"}, 404)
+        return _json(show())
+
+    return answer
 
 
 def _command(name: str, act: Callable[[str], Awaitable[None]]) -> Callable[[Request], Awaitable[Response]]:

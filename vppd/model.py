@@ -5,7 +5,7 @@ Missing is ``None`` in single values and NaN in arrays, never 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Any, Self
@@ -212,6 +212,50 @@ class Order:
             received_at=when("received_at"),
             **rest,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Obligation:
+    """What an award obliges us to: a part of a bid, at a price, for the bid's whole interval."""
+
+    award_id: str
+    bid_id: str
+    issuer: str
+    product: str
+    resource: str
+    """Site name, feed tag or asset id."""
+    direction: str
+    """up: less consumption or more generation; down: more consumption."""
+    interval: Interval
+    power_w: float
+    """The part of the bid that was taken. [W, > 0]"""
+    price: str = ""
+    """Exact decimal text, per MWh; of capacity per MW and hour."""
+    currency: str = ""
+    dispatch: str = "order"
+    """scheduled: carried out over the whole interval without a further order; order: kept ready, delivered when ordered."""
+    activation_s: float | None = None
+    """Until full power. [s]"""
+    sustain_s: float | None = None
+    """For how long full power can be asked for. [s]"""
+
+    def is_over(self, at: datetime) -> bool:
+        """Say whether its interval has ended at ``at``."""
+        return self.interval.end is not None and self.interval.end <= at
+
+    def to_body(self) -> dict[str, Any]:
+        """Return plain JSON values that ``from_body`` turns back into an equal Obligation."""
+        body = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "interval"}
+        body["start"] = self.interval.start.isoformat()
+        body["end"] = self.interval.end.isoformat() if self.interval.end else None
+        return body
+
+    @classmethod
+    def from_body(cls, body: dict[str, Any]) -> Self:
+        """Return the Obligation that ``to_body`` described."""
+        end = datetime.fromisoformat(body["end"]) if body.get("end") else None
+        rest = {k: v for k, v in body.items() if k not in ("start", "end")}
+        return cls(interval=Interval(datetime.fromisoformat(body["start"]), end), **rest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,16 @@
-"""The one internal bid: what every writer starts from. Pure."""
+"""The one internal bid: what every writer starts from, and what has become of it. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Literal, Self
 
 from vppd.core.bidding import Step
 from vppd.model import Interval
+
+State = Literal["offered", "withdrawn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +18,7 @@ class Bid:
     """An offer of power for an interval, in steps whose prices never fall: whoever takes a step takes those before it."""
 
     bid_id: str
+    """A UUID; it stays the same through all revisions."""
     product: str
     resource: str
     """Site name, feed tag or asset id."""
@@ -31,12 +37,18 @@ class Bid:
     resting_s: float | None = None
     """Rest after an activation. [s]"""
     exclusive_group: str = ""
-    """At most one bid of a group may be accepted."""
+    """At most one bid of a group may be accepted; a group's name is used for one set of bids, ever."""
+    dispatch: str = "order"
+    """scheduled: an award is carried out over its whole interval by itself; order: it is kept ready until it is ordered."""
+    sustain_s: float | None = None
+    """For how long full power can be asked for. [s]"""
 
     def __post_init__(self) -> None:
         """Refuse what no market could read. Raises ValueError."""
         if self.direction not in {"up", "down"}:
             raise ValueError(f"a bid goes up or down, not {self.direction!r}")
+        if self.dispatch not in {"scheduled", "order"}:
+            raise ValueError(f"a bid is dispatched as scheduled or by order, not {self.dispatch!r}")
         if self.interval.end is None or self.interval.end <= self.interval.start:
             raise ValueError("a bid needs an interval that ends after it starts")
         if not self.steps or self.steps[0].upto_w <= 0.0:
@@ -51,3 +63,58 @@ class Bid:
     def power_w(self) -> float:
         """Return all that is offered. [W]"""
         return self.steps[-1].upto_w
+
+    @property
+    def end(self) -> datetime:
+        """Return when its interval ends."""
+        assert self.interval.end is not None
+        return self.interval.end
+
+    def to_body(self) -> dict[str, Any]:
+        """Return plain JSON values that ``from_body`` turns back into an equal Bid."""
+        body = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("interval", "steps")}
+        body["steps"] = [[step.upto_w, step.price_per_wh] for step in self.steps]
+        body["start"], body["end"] = self.interval.start.isoformat(), self.end.isoformat()
+        return body
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any]) -> Self:
+        """Return the Bid that ``to_body`` described. Raises KeyError, TypeError or ValueError for anything else."""
+        rest = {k: v for k, v in body.items() if k not in ("start", "end", "steps")}
+        interval = Interval(datetime.fromisoformat(body["start"]), datetime.fromisoformat(body["end"]))
+        return cls(interval=interval, steps=tuple(Step(w, price) for w, price in body["steps"]), **rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A bid as it was told to the market last, and what has been taken of it."""
+
+    bid: Bid
+    state: State
+    gate_closes_at: datetime
+    """Until when it could be revised."""
+    awarded_w: float = 0.0
+    """Sum of all awards, of earlier revisions too. [W]"""
+
+    @property
+    def left_w(self) -> float:
+        """Return what can still be awarded. [W, >= 0]"""
+        return max(self.bid.power_w - self.awarded_w, 0.0) if self.state == "offered" else 0.0
+
+
+def unfit_revision(known: Offered | None, bid: Bid, state: State) -> str:
+    """Return why ``bid`` may not follow ``known`` on the market, empty when it may: awards must stay inside what is offered."""
+    if known is None:
+        return "" if state == "offered" else "it was never offered"
+    before = known.bid
+    if (before.product, before.resource, before.direction, before.interval) != (
+        bid.product, bid.resource, bid.direction, bid.interval,
+    ):  # fmt: skip
+        return "a revision keeps product, resource, direction and interval"
+    if state == "withdrawn":
+        return "" if known.state == "offered" and bid.revision >= before.revision else "it is withdrawn already"
+    if bid.revision <= before.revision:
+        return f"revision {bid.revision} does not follow {before.revision}"
+    if bid.power_w < known.awarded_w:
+        return f"{known.awarded_w:g} W of it have been awarded, more than {bid.power_w:g} W"
+    return ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
@@ -19,21 +18,14 @@ from vppd.api.serve import serve
 from vppd.config.load import Config, examine
 from vppd.config.table import InvalidConfig
 from vppd.consequences import Consequences, LastDecision
-from vppd.core.failsafe import SITE_RULES, Severity
 from vppd.core.state import Decision, State
+from vppd.dispatch_link import DispatchLink
 from vppd.errors import ConfigError, Garbled
-from vppd.grid.envelope import Sender
-from vppd.grid.intake import Desk, take_all
-from vppd.grid.outbox import Outbox
-from vppd.grid.reporter import Reporter
-from vppd.grid.routes import subscriptions
-from vppd.grid.setup import broker_of, feed_terms, grid_problems, registry_of, sender_of, site_of
-from vppd.grid.site import EVERYTHING, Registry
-from vppd.grid.transport import MqttChannel
-from vppd.grid.verdict import Accepted, Conditions
+from vppd.grid.setup import grid_problems
+from vppd.grid.site import EVERYTHING
 from vppd.ledger.sqlite import SqliteLedger, open_ledger
 from vppd.ledger.telemetry import Retention, TelemetryStore, frames, open_telemetry
-from vppd.model import Event, Order, Signal
+from vppd.model import Order
 from vppd.panel import Panel
 from vppd.plant import plant_of
 from vppd.register import Register
@@ -50,6 +42,8 @@ from vppd.runtime.memory import settle_memory
 from vppd.runtime.metrics import Metrics
 from vppd.runtime.record import Replay
 from vppd.runtime.registry import Connect, Unusable, connections
+from vppd.runtime.resumption import closed, why_not
+from vppd.runtime.signals import Signals
 from vppd.runtime.told import Told
 from vppd.runtime.watchdog import Notifier
 from vppd.snapshot import Snapshot
@@ -121,24 +115,13 @@ async def _run(path: Path) -> None:
         open_ledger(state_dir / "ledger.db") as ledger,
         open_telemetry(state_dir / "telemetry.db", retention) as telemetry,
     ):
-        orders = _Signals()
+        orders = Signals()
         while True:
             daemon = Daemon(config, path, ledger, telemetry)
             await daemon.run(orders)
             if daemon.successor is None:
                 return
             config = daemon.successor
-
-
-class _Signals:
-    """What the service manager asks for."""
-
-    def __init__(self) -> None:
-        self.stop, self.reload = asyncio.Event(), asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
 
 
 class Daemon:
@@ -164,9 +147,9 @@ class Daemon:
         )  # fmt: skip
         self._metrics.watch(self._plant.asset_ids, self._devices.table.frame)
         self._cycle: Cycle | None = None
-        self._registry: Registry | None = None
+        self._dispatch = self._dispatch_link(config)
 
-    async def run(self, signals: _Signals) -> None:
+    async def run(self, signals: Signals) -> None:
         """Work until told to stop or to go on with another configuration. Raises Garbled when the ledger is corrupt."""
         self._register.catch_up()
         self._vitals.operator_release = self._register.released
@@ -184,29 +167,26 @@ class Daemon:
 
     def _resumable(self) -> list[Order]:
         """Return the open orders that this plant can carry out; those about something gone are closed and said so."""
-        known = {*self._plant.nodes, *self._plant.asset_ids, EVERYTHING}
-        at = self._clock.now()
+        known, at = {*self._plant.nodes, *self._plant.asset_ids, EVERYTHING}, self._clock.now()
+        kept = []
         for order in self._register.orders:
-            if order.resource not in known:
-                log.error("order_without_resource", order_id=order.order_id, resource=order.resource)
-                gone = {
-                    "order_id": order.order_id,
-                    "state": "aborted",
-                    "reason": "its resource is no longer configured",
-                }
-                self._journal.write(Event("orders", "order_state", at, gone))
-        return [order for order in self._register.orders if order.resource in known]
+            if reason := why_not(order, known, {}):
+                log.error("order_not_carried_on", order_id=order.order_id, resource=order.resource, reason=reason)
+                self._journal.write(closed(order, reason, at))
+            else:
+                kept.append(order)
+        return kept
 
     def _work(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
-        channel, outbox, sender, reporter = self._link()
+        link = self._dispatch
         consequences = Consequences(
             plant=self._plant,
             actuators=self._devices.actuators,
             write=self._journal.write,
-            post=outbox.post if outbox else _to_nobody,
+            post=link.outbox.post if link else _to_nobody,
             record=self._telemetry.record if self._config.site.record else None,
-            reporter=reporter,
-            sender=sender,
+            reporter=link.reporter if link else None,
+            sender=link.sender if link else None,
             after=[self._last.take, self._observe],
         )
         panel = Panel(
@@ -217,7 +197,7 @@ class Daemon:
             ("devices", self._devices.run()),
             ("journal", self._journal.run()),
             ("accounts", self._curtailers.run()),
-            ("clock", self._watch_clock(channel)),
+            ("clock", self._watch_clock()),
         ]
         work += [
             ("cycle", self._decide(consequences)),
@@ -225,10 +205,7 @@ class Daemon:
         ]
         if self._config.http is not None:
             work.append(("http", serve(build_app(panel), self._config.http.listen)))
-        if channel and outbox and sender and reporter:
-            desk = self._desk(channel, outbox, sender, reporter)
-            work += [("link", channel.run()), ("outbox", outbox.run()), ("intake", take_all(desk))]
-        return work
+        return work + (link.work() if link else [])
 
     async def _decide(self, consequences: Consequences) -> None:
         """Wait until every device has been tried, then run the beat."""
@@ -256,58 +233,13 @@ class Daemon:
             self._notifier.ready(f"{self._plant.nodes[0]}: {len(snapshot.orders)} orders")
         self._notifier.alive()
 
-    def _link(self) -> tuple[MqttChannel | None, Outbox | None, Sender | None, Reporter | None]:
-        grid = self._config.grid
-        if grid is None:
-            return None, None, None, None
-        site = self._config.site
-        self._registry = registry_of(self._config, grid)
-        sender = sender_of(self._config, grid)
-        channel = MqttChannel(
-            broker_of(self._config, grid), site.id, subscriptions(site_of(self._config)), self._clock.mono_s
-        )
-        outbox = Outbox(channel, self._ledger, lambda: self._register.owed, self._register.catch_up, self._clock.now)
-        reporter = Reporter(sender, feed_terms(self._config), site.heartbeat_s, site.telemetry_s, self._hints)
-        return channel, outbox, sender, reporter
-
-    def _desk(self, channel: MqttChannel, outbox: Outbox, sender: Sender, reporter: Reporter) -> Desk:
-        def deliver(verdict: Accepted) -> None:
-            if verdict.regulation is not None:
-                said = verdict.regulation
-                self._inbox.signal(Signal(said.issuer, said.level_frac, self._clock.mono_s()))
-            reporter.heard(verdict.orders)
-            self._inbox.take(verdict.orders)
-
-        def registry() -> Registry:
-            assert self._registry is not None
-            return self._registry
-
-        return Desk(
-            channel=channel,
-            ledger=self._ledger,
-            memory=self._register,
-            sender=sender,
-            now=self._clock.now,
-            registry=registry,
-            conditions=self._conditions,
-            deliver=deliver,
-            answer=outbox.wake,
-            resend=outbox.resend,
-            faulty=self._vitals.ledger,
-            judged=self._metrics.judged,
-        )
-
-    def _conditions(self) -> Conditions:
-        """Return what stands against new orders: the rows of the failsafe table that hold them up."""
-        decision = self._last.decision
-        if decision is None:
-            return Conditions(clock_ok=self._vitals.clock_ok)
-        rows = {rule.name: rule for rule in SITE_RULES}
-        holding = [rows[name] for name in decision.site_causes if rows[name].severity >= Severity.HOLD]
-        hold = "; ".join(rule.condition for rule in holding if rule.name not in ("clock", "link_lost"))
-        if self._vitals.operator_release:
-            hold = "the operator has released the plant"
-        return Conditions(clock_ok=self._vitals.clock_ok, hold=hold)
+    def _dispatch_link(self, config: Config) -> DispatchLink | None:
+        if config.grid is None:
+            return None
+        return DispatchLink(
+            config, config.grid, self._ledger, self._register, self._inbox, self._vitals, self._clock,
+            decision=lambda: self._last.decision, hints=self._hints, judged=self._metrics.judged,
+        )  # fmt: skip
 
     def _hints(self, tag: str) -> Sequence[tuple[str, float]]:
         node = self._plant.nodes.index(tag)
@@ -317,27 +249,19 @@ class Daemon:
         """Say whether a cluster's jobs are still being brought back; the operator's release waits for nothing."""
         return not self._vitals.operator_release and self._curtailers[asset_id].comes_back
 
-    async def _watch_clock(self, channel: MqttChannel | None) -> None:
+    async def _watch_clock(self) -> None:
         """Keep the facts up that nobody reports by himself."""
         steps = StepDetector(self._clock)
         while True:
             synchronised = clock_synchronised(kernel_status()) or not self._config.site.require_synchronised_clock
             self._vitals.clock_ok = steps.is_steady() and synchronised
-            self._vitals.link(channel is None or channel.connected)
+            self._vitals.link(self._dispatch is None or self._dispatch.connected)
             await asyncio.sleep(1.0)
 
-    async def _until_told(self, signals: _Signals) -> None:
-        while not signals.stop.is_set():
-            told = [asyncio.ensure_future(event.wait()) for event in (signals.stop, signals.reload)]
-            try:
-                await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for waiting in told:
-                    waiting.cancel()
-            if signals.reload.is_set():
-                signals.reload.clear()
-                if self._reload():
-                    return
+    async def _until_told(self, signals: Signals) -> None:
+        while await signals.wants_reload():
+            if self._reload():
+                return
 
     def _reload(self) -> bool:
         """Read the configuration again; True when the whole daemon has to begin anew with it."""
@@ -351,7 +275,8 @@ class Daemon:
         if self._differs_in_issuers_only(found):
             log.info("reloaded")
             self._config = found
-            self._registry = registry_of(found, found.grid) if found.grid else None
+            if self._dispatch is not None and found.grid is not None:
+                self._dispatch.replace_issuers(found, found.grid)
             self._notifier.ready("issuers and grants have been replaced")
             return False
         if self._is_under_order():

@@ -37,7 +37,7 @@ async def _take_all_hastily(desk: Desk) -> None:
 
 def _hasty(patch: pytest.MonkeyPatch) -> None:
     """Receipts are published and messages acknowledged before the commit."""
-    patch.setattr("vppd.app.take_all", _take_all_hastily)
+    patch.setattr("vppd.dispatch_link.take_all", _take_all_hastily)
 
 
 def _repeating(patch: pytest.MonkeyPatch) -> None:

@@ -145,3 +145,31 @@ def test_any_history_gives_ordered_quantiles_or_none(history: Floats, steps: int
     assert (finite.all(axis=0) | ~finite.any(axis=0)).all()
     assert not np.isinf(found.values).any()
     assert (np.diff(found.values[:, finite.all(axis=0)], axis=0) >= 0.0).all()
+
+
+def test_paths_are_the_errors_made_at_this_time_of_day() -> None:
+    """A load that stops at night is never foreseen to run then, whatever went wrong at noon; rows go from old to new."""
+    found = forecast(sun(42, 3), 24, HOUR, method="similar-day", bounds=(-500.0, 0.0))
+    assert found.paths.shape[1] == 24
+    assert len(found.paths) == pytest.approx(3 * 21, abs=3)
+    night = found.paths[:, [0, 1, 2, 3, 22, 23]]
+    assert night[np.isfinite(night)] == pytest.approx(0.0, abs=1e-9)
+    assert np.nanstd(found.paths[:, 12]) > 50.0
+    known = np.isfinite(found.paths).sum(axis=1)
+    assert (np.diff(known) <= 0).all()
+    assert known[0] == 24
+
+
+def test_rows_of_two_series_are_the_same_moments() -> None:
+    """Two loads of which one is the other plus noise go wrong together: the spread of the sum tells it, not that of the parts."""
+    one = office(42, 11)
+    two = 1500.0 - one  # what one draws more, the other draws less
+    paths = [forecast(series, 24, HOUR, method="similar-day").paths for series in (one, two)]
+    both = paths[0] + paths[1]
+    assert np.nanmax(np.abs(both - 1500.0)) < 1e-6
+    assert min(np.nanstd(path[:, 5]) for path in paths) > 10.0
+
+
+def test_without_a_back_test_there_are_no_paths() -> None:
+    """Half a day of history gives no origin to learn from."""
+    assert forecast(office(1, 1)[:12], 6, HOUR).paths.shape == (0, 6)

@@ -20,6 +20,8 @@ HELD_BACK_FRAC = 0.3
 LEAST_ERRORS = 30
 """With fewer errors of a time of day, those of all times of day are taken."""
 PARTS_OF_DAY = 6
+PATH_SPREAD_S = 2 * 3_600.0
+"""Joint paths are those of origins at the time of day it is now, give or take this: night errors say nothing of noon. [s]"""
 LEAD_EDGES_S = (900.0, 3_600.0, 4 * 3_600.0, 12 * 3_600.0, 24 * 3_600.0)
 """Errors are told apart by how far ahead they were made. [s]"""
 
@@ -60,6 +62,11 @@ class Forecast:
     values: Floats
     """(q, h) in the units of the series, non-decreasing along the levels; NaN where nothing can be said."""
     score: Score
+    paths: Floats
+    """(i, h) what the steps would be if the errors made from past origin i were made again, oldest origin first; NaN where unknown.
+
+    With histories of one length, grid and trial, row i is the same past moment in every series: rows are joint samples.
+    """
 
     def at(self, level_frac: float) -> Floats:
         """Return the steps at one level, (h,). Raises KeyError for a level that was not asked for."""
@@ -120,7 +127,8 @@ def _forecast(
     point = method(history, steps, grid)
     bucket = _bucket(len(history), steps, grid)
     values = _values(point, bucket, errors, levels, bounds)
-    return Forecast(name, grid.step_s, levels, values, score)
+    paths = np.clip(point[None, :] + errors.error[_alike(len(history), steps, grid, trial)], *bounds)
+    return Forecast(name, grid.step_s, levels, values, score, paths)
 
 
 def _origins(t: int, steps: int, grid: Grid, trial: Trial) -> Ints:
@@ -128,6 +136,12 @@ def _origins(t: int, steps: int, grid: Grid, trial: Trial) -> Ints:
     every = max(1, round(trial.every_s / grid.step_s))
     first = max(grid.day, t - round(trial.reach_s / grid.step_s))
     return np.arange(t - 1, first - 1, -every)[::-1]
+
+
+def _alike(t: int, steps: int, grid: Grid, trial: Trial) -> Bools:
+    """Say which origins are at about the time of day it is now, (o,)."""
+    apart = np.abs(t - 1 - _origins(t, steps, grid, trial)) % grid.day
+    return np.asarray(np.minimum(apart, grid.day - apart) * grid.step_s <= PATH_SPREAD_S)
 
 
 def _back_test(method: Method, history: Floats, steps: int, grid: Grid, trial: Trial) -> _Errors:

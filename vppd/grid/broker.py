@@ -1,8 +1,9 @@
-"""How to reach the dispatcher's broker."""
+"""How to reach a broker: the dispatcher's, or one that is only listened to."""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -37,7 +38,10 @@ class BrokerSettings:
     backoff_first_s: float = 1.0
     backoff_most_s: float = 30.0
     leave_timeout_s: float = 2.0
-    tls: ssl.SSLContext | None = field(init=False, default=None, repr=False, compare=False)
+    token: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+    """Returns the password of the moment; instead of ``password_file``."""
+    tls: ssl.SSLContext | None = field(default=None, repr=False, compare=False)
+    """How certificates are checked; made of the files where these are given."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError when the certificates cannot be used or there is no client id."""
@@ -52,7 +56,9 @@ class BrokerSettings:
         return max(2, (3 * self.keepalive_s - 2) // 4)
 
     def password(self) -> str | None:
-        """Return the password as the file has it now. Raises ConfigError when it cannot be read."""
+        """Return the password as it is now. Raises ConfigError when it cannot be read."""
+        if self.token is not None:
+            return self.token()
         try:
             return self.password_file.read_text(encoding="utf-8").strip() if self.password_file else None
         except OSError as error:

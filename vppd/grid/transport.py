@@ -1,4 +1,4 @@
-"""The link to the dispatcher's broker: MQTT with acknowledgement by us, after the ledger has the message.
+"""Links to brokers over MQTT: the dispatcher's, with acknowledgement by us after the ledger has the message, and ``listen``.
 
 aiomqtt acknowledges a message as soon as it has queued it, so an order would be lost with the process. The paho client
 inside can leave that to us, and it alone tells the broker's reason when a publish is refused; hence the access to it here.
@@ -10,7 +10,7 @@ import asyncio
 import math
 import random
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -42,6 +42,10 @@ _CLEAR_NO = (
 
 class MqttChannel:
     """A DispatchChannel; ``run`` holds the link for as long as it runs."""
+
+    _UP, _LOST, _REFUSED = "dispatch_link_up", "dispatch_link_lost", "dispatch_subscription_refused"
+    _KEPT = True
+    """The broker keeps our session, and what we have not acknowledged in it."""
 
     def __init__(
         self,
@@ -111,10 +115,10 @@ class MqttChannel:
         await _enter(client)
         try:
             await self._subscribe(client)
-            await self._send(client, availability(self._vpp_id, online=True))
+            await self._say_online(client)
             self._client, self._told_lost = client, False
             self._up.set()
-            log.info("dispatch_link_up", host=self._settings.host, port=self._settings.port)
+            log.info(self._UP, host=self._settings.host, port=self._settings.port)
             async for message in client.messages:
                 self._take(message)
         except asyncio.CancelledError:
@@ -141,7 +145,7 @@ class MqttChannel:
                 continue
             if wanted.required:
                 raise Refused(f"the broker refuses the subscription to {wanted.filter}: {code}")
-            log.warning("dispatch_subscription_refused", topic=wanted.filter, reason=str(code))
+            log.warning(self._REFUSED, topic=wanted.filter, reason=str(code))
 
     async def _granted(self, client: aiomqtt.Client, wanted: Subscription, options: SubscribeOptions | None) -> Any:
         """Return the broker's answer. The library's own limit may swallow a cancellation on Python 3.11: it is off."""
@@ -195,8 +199,11 @@ class MqttChannel:
 
     def _tell_lost(self, why: str) -> None:
         if not self._told_lost:
-            log.warning("dispatch_link_lost", host=self._settings.host, port=self._settings.port, error=why)
+            log.warning(self._LOST, host=self._settings.host, port=self._settings.port, error=why)
         self._told_lost = True
+
+    async def _say_online(self, client: aiomqtt.Client) -> None:
+        await self._send(client, availability(self._vpp_id, online=True))
 
     async def _say_offline(self, client: aiomqtt.Client) -> None:
         """A link closed in good order has no last will, so say it ourselves."""
@@ -209,13 +216,20 @@ class MqttChannel:
             async with asyncio.timeout(self._settings.leave_timeout_s):
                 await client.__aexit__(None, None, None)
 
+    def _will(self) -> aiomqtt.Will | None:
+        will = availability(self._vpp_id, online=False)
+        return aiomqtt.Will(will.topic, will.payload, will.qos, will.retain)
+
     def _new_client(self) -> aiomqtt.Client:
         settings, v5 = self._settings, self._settings.protocol == "5"
-        will = availability(self._vpp_id, online=False)
         version: dict[str, Any] = (
-            {"protocol": aiomqtt.ProtocolVersion.V5, "clean_start": False, "properties": _connect_properties(settings)}
+            {
+                "protocol": aiomqtt.ProtocolVersion.V5,
+                "clean_start": not self._KEPT,
+                "properties": _connect_properties(settings, kept=self._KEPT),
+            }
             if v5
-            else {"protocol": aiomqtt.ProtocolVersion.V311, "clean_session": False}
+            else {"protocol": aiomqtt.ProtocolVersion.V311, "clean_session": not self._KEPT}
         )
         client = aiomqtt.Client(
             settings.host,
@@ -223,7 +237,7 @@ class MqttChannel:
             identifier=settings.client_id,
             username=settings.username or None,
             password=settings.password(),
-            will=aiomqtt.Will(will.topic, will.payload, will.qos, will.retain),
+            will=self._will(),
             keepalive=settings.quiet_s,
             timeout=settings.ack_timeout_s,
             tls_context=settings.tls,
@@ -232,10 +246,66 @@ class MqttChannel:
             **version,
         )
         inner = _inner(client)
-        inner.manual_ack_set(True)
+        inner.manual_ack_set(self._KEPT)
         inner.on_publish = self._published
         self._link += 1
         return client
+
+
+class _Listener(MqttChannel):
+    """A link that says nothing, not even that it is there, and keeps nothing at the broker."""
+
+    _UP, _LOST, _REFUSED = "listening", "listening_interrupted", "listening_refused"
+    _KEPT = False
+
+    def __init__(
+        self, settings: BrokerSettings, topics: Iterable[str], mono_s: Callable[[], float], up: Callable[[], None]
+    ) -> None:
+        super().__init__(settings, "", tuple(Subscription(topic, 1, required=False) for topic in topics), mono_s)
+        self._tell_up = up
+
+    async def _say_online(self, client: aiomqtt.Client) -> None:
+        self._tell_up()
+
+    async def _say_offline(self, client: aiomqtt.Client) -> None:
+        return
+
+    def _will(self) -> None:
+        return None
+
+    def _take(self, message: aiomqtt.Message) -> None:
+        """Take every message as a sample: the newest count, and none will come again."""
+        payload = message.payload[: self._settings.longest_payload + 1]
+        self.inbox.put(Inbound(message.topic.value, payload, 0, bool(message.retain)))
+
+
+async def listen(
+    settings: BrokerSettings,
+    topics: Iterable[str],
+    mono_s: Callable[[], float],
+    up: Callable[[], None] = lambda: None,
+) -> AsyncIterator[Inbound]:
+    """Yield what comes on some topics, over any number of reconnects; ``up`` is called whenever they are subscribed.
+
+    For news that are read again elsewhere or come again by themselves: what a slow reader leaves lying is dropped, the oldest
+    first. To be closed (``contextlib.aclosing``) by whoever leaves it before its end.
+    """
+    link = _Listener(settings, topics, mono_s, up)
+    holding = asyncio.ensure_future(link.run())
+    try:
+        while True:
+            arrival = asyncio.ensure_future(link.inbox.get())
+            try:
+                await asyncio.wait((arrival, holding), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not arrival.done():
+                    arrival.cancel()
+            if holding.done():
+                holding.result()  # only a bug ends it
+            yield arrival.result()
+    finally:
+        holding.cancel()
+        await asyncio.wait((holding,))
 
 
 def _inner(client: aiomqtt.Client) -> paho.Client:
@@ -257,10 +327,10 @@ async def _enter(client: aiomqtt.Client) -> None:
         raise
 
 
-def _connect_properties(settings: BrokerSettings) -> Properties:
+def _connect_properties(settings: BrokerSettings, *, kept: bool) -> Properties:
     make: Any = Properties  # paho gives it no types
     properties: Properties = make(PacketTypes.CONNECT)
-    properties.SessionExpiryInterval = settings.session_s
+    properties.SessionExpiryInterval = settings.session_s if kept else 0
     properties.ReceiveMaximum = settings.unacknowledged
     properties.MaximumPacketSize = 16 * settings.longest_payload
     return properties

@@ -36,6 +36,7 @@ EXACT = frozenset(
         "replicas",
         "worth",
         "bound",
+        "cost",
         "pinball",
     }
 )

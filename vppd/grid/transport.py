@@ -10,7 +10,7 @@ import asyncio
 import math
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -284,7 +284,7 @@ async def listen(
     topics: Iterable[str],
     mono_s: Callable[[], float],
     up: Callable[[], None] = lambda: None,
-) -> AsyncIterator[Inbound]:
+) -> AsyncGenerator[Inbound, None]:
     """Yield what comes on some topics, over any number of reconnects; ``up`` is called whenever they are subscribed.
 
     For news that are read again elsewhere or come again by themselves: what a slow reader leaves lying is dropped, the oldest

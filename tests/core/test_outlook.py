@@ -80,7 +80,7 @@ def test_energy_is_kept(values: list[float], step_s: float, new_step_s: float, a
 def test_an_outlook_speaks_on_the_grid_it_is_asked_for() -> None:
     """The median by default, any level by name, and a level that is not there is an error."""
     values: Floats = np.array([[1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 30.0, 40.0], [100.0, 200.0, 300.0, 400.0]])
-    said = Forecast("seasonal", 900.0, (0.1, 0.5, 0.9), values, Score(1.0, np.array([0.1, 0.5, 0.9]), 10))
+    said = Forecast("seasonal", 900.0, (0.1, 0.5, 0.9), values, Score(1.0, np.array([0.1, 0.5, 0.9]), 10), values[:0])
     outlook = Outlook("load/main-a", "seasonal", AT, AT, said)
     assert outlook.end == later(3600.0)
     np.testing.assert_allclose(outlook.over(AT, 1800.0, 3), [15.0, 35.0, NAN])

@@ -13,9 +13,10 @@ import pytest
 from pydantic import ValidationError
 
 from tests.grid.openadr3_vtn import CLIENT, SECRET, TestVtn, vtn
+from vppd.config.openadr import OpenAdrConfig
 from vppd.errors import Refused, Unreachable
 from vppd.grid.openadr3 import Desk, News, Ven, carry_out
-from vppd.grid.openadr3_config import OpenAdrConfig
+from vppd.grid.openadr3_config import terms_of
 from vppd.grid.openadr3_orders import Plan
 from vppd.grid.openadr3_reporter import Reporter
 from vppd.grid.openadr3_rest import Vtn, open_vtn
@@ -77,7 +78,7 @@ async def rig(folder: Path, **more: Any) -> AsyncIterator[Rig]:
 
         settings = config(server, folder, **more)
         async with open_vtn(settings, clock.mono_s) as link:
-            yield Rig(server, link, Ven(link, settings, settings.terms(SITE), clock, deliver), clock, news)
+            yield Rig(server, link, Ven(link, settings, terms_of(settings, SITE), clock, deliver), clock, news)
 
 
 @asynccontextmanager

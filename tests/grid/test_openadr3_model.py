@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from vppd.config.openadr import NaiveTimes
 from vppd.errors import Garbled
 from vppd.grid.openadr3_model import (
     BEGINNING,
     Duration,
     Event,
-    NaiveTimes,
     Notification,
     Program,
     Report,

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from vppd.config.openadr import Relative
 from vppd.grid.openadr3_model import Event, Program, Unread, read
 from vppd.grid.openadr3_orders import Book, Plan, plan, reconcile
-from vppd.grid.openadr3_payloads import Relative, Terms
+from vppd.grid.openadr3_payloads import Terms
 from vppd.grid.openadr3_schedule import Why
 from vppd.grid.site import Grant, Site
 from vppd.model import Interval, Order, OrderKind, Priority

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from vppd.config.forecast import ForecastConfig
 from vppd.config.grid import GridConfig
 from vppd.config.market import MarketConfig
+from vppd.config.openadr import OpenAdrConfig
 from vppd.config.planning import PlanningConfig
 from vppd.config.plant import AssetConfig, FeedConfig, HttpConfig, SiteConfig
 from vppd.config.table import InvalidConfig, Problem, Table, problems_of
@@ -25,6 +26,7 @@ class Config(Table):
     assets: tuple[AssetConfig, ...] = Field(min_length=1)
     grid: GridConfig | None = None
     http: HttpConfig | None = None
+    openadr: OpenAdrConfig | None = None
     forecast: ForecastConfig | None = None
     planning: PlanningConfig | None = None
     market: MarketConfig | None = None
@@ -78,7 +80,16 @@ def _without(raw: Any, error: ValidationError) -> Config | None:
         return None
 
 
-_PATH_KEYS = ("state_dir", "socket", "key_file", "public_key_file", "ca_file", "cert_file", "password_file")
+_PATH_KEYS = (
+    "state_dir",
+    "socket",
+    "key_file",
+    "public_key_file",
+    "ca_file",
+    "cert_file",
+    "password_file",
+    "client_secret_file",
+)
 
 
 def _resolve(raw: Any, folder: Path) -> Any:

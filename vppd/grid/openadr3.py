@@ -16,8 +16,8 @@ from typing import Protocol
 
 import structlog
 
+from vppd.config.openadr import OpenAdrConfig
 from vppd.errors import DeviceError, Refused, Unreachable
-from vppd.grid.openadr3_config import OpenAdrConfig
 from vppd.grid.openadr3_model import Event, Program, Unread, read_all
 from vppd.grid.openadr3_orders import PROTOCOL, Book, Changes, Plan, plan, reconcile
 from vppd.grid.openadr3_payloads import Terms

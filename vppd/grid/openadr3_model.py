@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
+from vppd.config.openadr import NaiveTimes
 from vppd.errors import Garbled
 
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
@@ -30,13 +30,6 @@ _DURATION = re.compile(
 )
 _TIME = re.compile(r"(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?)([Zz]|[+-]\d{2}:?\d{2})?)?")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-
-
-class NaiveTimes(StrEnum):
-    """What to make of an interval's start without a zone."""
-
-    UTC = "utc"
-    REFUSE = "refuse"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import StrEnum
 
+from vppd.config.openadr import Relative
 from vppd.grid.openadr3_model import Descriptor, Program
 from vppd.grid.openadr3_schedule import Piece, Why
 from vppd.grid.quantities import MOST_W
@@ -16,15 +16,6 @@ from vppd.model import OrderKind, Priority
 
 WATTS = {"W": 1.0, "KW": 1e3, "MW": 1e6}
 ECONOMIC = frozenset({"PRICE", "GHG"})
-
-
-class Relative(StrEnum):
-    """What the sign of DISPATCH_SETPOINT_RELATIVE means: the specification does not settle it, the program must."""
-
-    CHANGE = "change"
-    """A change of consumption: negative means less."""
-    SHED = "shed"
-    """An amount to shed, never negative."""
 
 
 @dataclass(frozen=True, slots=True)

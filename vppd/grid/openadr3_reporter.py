@@ -8,9 +8,9 @@ from typing import Any
 
 import structlog
 
+from vppd.config.openadr import OpenAdrConfig
 from vppd.errors import Garbled, Refused, Unreachable
 from vppd.grid.openadr3 import Clock, Ven
-from vppd.grid.openadr3_config import OpenAdrConfig
 from vppd.grid.openadr3_reports import Figures, due_reports, report_body, unsupported
 from vppd.grid.openadr3_rest import Vtn
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import httpx
 
+from vppd.config.openadr import OpenAdrConfig
 from vppd.errors import ConfigError, Garbled, Refused, Unreachable
-from vppd.grid.openadr3_config import OpenAdrConfig
+from vppd.grid.openadr3_config import secret_of, tls_of
 
 PAGE = 50
 """Most objects the specification allows in one answer."""
@@ -34,7 +35,7 @@ class _Denied(Refused):
 @asynccontextmanager
 async def open_vtn(config: OpenAdrConfig, mono_s: Callable[[], float]) -> AsyncIterator[Vtn]:
     """Yield the server, with no request made yet. Raises ConfigError."""
-    verify = config.tls() if not config.url.startswith("http:") else False
+    verify = tls_of(config) if not config.url.startswith("http:") else False
     async with httpx.AsyncClient(verify=verify, timeout=config.timeout_s, trust_env=False) as client:
         yield Vtn(client, config, mono_s)
 
@@ -146,7 +147,7 @@ class Vtn:
     async def _renew(self) -> None:
         config = self._config
         try:
-            secret = config.secret()
+            secret = secret_of(config)
         except ConfigError as error:
             raise Refused(str(error)) from error
         form = {"grant_type": "client_credentials"} | ({"scope": config.scope} if config.scope else {})

@@ -6,9 +6,10 @@ import math
 import sysconfig
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from vppd.config.load import Config
 from vppd.config.plant import STORAGE, AssetConfig
@@ -25,13 +26,28 @@ GENSET_RESPONSE_S = 600.0
 
 
 class GateConfig(Table):
-    """``[gate]``: until when one may bid."""
+    """``[gate]``: until when one may bid: so long before delivery, or at a time of a day before the day of delivery."""
 
     before_delivery_s: NonNegative | None = None
     """So long before delivery begins. [s]"""
     days_before: Annotated[int, Field(ge=0, le=366)] | None = None
-    local_time: Annotated[str, Field(pattern=r"^\d{2}:\d{2}$")] | None = None
+    local_time: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] | None = None
     time_zone: str | None = None
+    """Days and times are those of this zone, e.g. Europe/Helsinki."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        daily = (self.days_before, self.local_time, self.time_zone)
+        if self.before_delivery_s is None and None in daily:
+            raise ValueError("a gate is before_delivery_s, or days_before, local_time and time_zone together")
+        if self.before_delivery_s is not None and daily != (None, None, None):
+            raise ValueError("a gate is before_delivery_s or a time of day, not both")
+        if self.time_zone is not None:
+            try:
+                ZoneInfo(self.time_zone)
+            except (ZoneInfoNotFoundError, ValueError) as error:
+                raise ValueError(f"there is no time zone {self.time_zone!r}") from error
+        return self
 
 
 class ProductConfig(Table):
@@ -47,6 +63,8 @@ class ProductConfig(Table):
     """Between two activations. [s]"""
     gate: GateConfig | None = None
     delivery_interval_s: Positive | None = None
+    dispatch: Literal["scheduled", "order"] = "order"
+    """What an award means: scheduled, delivered over the whole interval by itself; order, kept ready until it is ordered."""
     min_bid_w: Positive | None = None
     max_bid_w: Positive | None = None
     bid_step_w: Positive | None = None

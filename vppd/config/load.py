@@ -89,6 +89,7 @@ _PATH_KEYS = (
     "cert_file",
     "password_file",
     "client_secret_file",
+    "products_dir",
 )
 
 

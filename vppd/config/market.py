@@ -2,11 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from vppd.config.table import Name, NonNegative, Table
+from vppd.config.table import Fraction, Name, NonNegative, Table
+
+Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,34}$")]
+Scheme = Annotated[str, Field(pattern=r"^[A-Z0-9]{3}$")]
+
+
+class ExpectConfig(Table):
+    """``[[market.expect]]``: what a product is expected to bring; without it the feed ``price/import`` is taken."""
+
+    product: Name
+    price_per_mwh: float
+    """Of capacity: per MW and hour."""
+    penalty_per_mwh: NonNegative = 0.0
+    """Owed for what was sold and is not there."""
+    use_frac: Fraction = 1.0
+    """Expected part of the time in which what is sold is called. [0-1]"""
+
+
+class ReserveBidConfig(Table):
+    """``[market.reserve_bid]``: our codes in a market that takes IEC 62325 documents (``vppd bids --xml``)."""
+
+    sender: Code
+    sender_scheme: Scheme = "A01"
+    """A01: EIC; A10: GS1; NNO, NSE and the like: national."""
+    receiver: Code
+    receiver_scheme: Scheme = "A01"
+    domain: Code
+    """EIC of the control area."""
+    acquiring: Code
+    """EIC of the area that buys."""
+    resource: Code
+    """The market's code for this site."""
+    resource_scheme: Scheme = "A01"
+    products: tuple[Name, ...] = ("nordic-mfrr",)
+    """Whose bids are written."""
 
 
 class MarketConfig(Table):
@@ -16,5 +51,30 @@ class MarketConfig(Table):
     """Who awards; one of ``[[grid.issuers]]``."""
     products: tuple[Name, ...] = Field(min_length=1)
     """Names of product files."""
+    products_dir: Path | None = None
+    """Where they are; without it those that come with vppd."""
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")] = "EUR"
     margin_per_mwh: NonNegative = 0.0
+    lead_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = 900.0
+    """Offers are made so long before their gate closes, and revised until then. [s]"""
+    horizon_h: Annotated[float, Field(ge=0.1, le=168.0)] = 36.0
+    """Slots that begin within so many hours are offered. [h]"""
+    ahead_s: Annotated[float, Field(ge=1.0, le=604_800.0)] = 3600.0
+    """A product whose gate nobody states is offered until so long before delivery. [s]"""
+    time_limit_s: Annotated[float, Field(ge=0.1, le=120.0)] = 5.0
+    """For computing the offers of a gate. [s]"""
+    expect: tuple[ExpectConfig, ...] = ()
+    reserve_bid: ReserveBidConfig | None = None
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        for key, names in (("products", self.products), ("expect", tuple(e.product for e in self.expect))):
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{key} names {', '.join(twice)} twice")
+        if strange := sorted({e.product for e in self.expect} - set(self.products)):
+            raise ValueError(f"expect speaks of {', '.join(strange)}, which is not among products")
+        return self
+
+    def expected(self, product: str) -> ExpectConfig | None:
+        """Return what is expected of a product, None when nothing is said."""
+        return next((e for e in self.expect if e.product == product), None)

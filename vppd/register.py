@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from vppd.api.console_bids import bids_view
+from vppd.core.bid import Offered
 from vppd.core.state import Phase, Progress
 from vppd.grid.verdict import COMMANDS, Stored
 from vppd.ledger.projections import Owed, Projection
-from vppd.model import Order, OrderKind, Outbound, Recorded
+from vppd.model import Obligation, Order, OrderKind, Outbound, Recorded
 from vppd.ports import Ledger
 from vppd.runtime.intents import Intent
 
@@ -24,6 +27,8 @@ class Register:
     """Folds the ledger as it grows; implements ``grid.verdict.Seen``."""
 
     def __init__(self, ledger: Ledger) -> None:
+        self.trading = asyncio.Lock()
+        """Held by whoever changes what is offered or awarded, from the look at what is there to the commit; never while waiting long."""
         self._ledger = ledger
         self._projection = Projection()
         self._progress: dict[str, Progress] = {}
@@ -59,6 +64,37 @@ class Register:
     def open_intents(self) -> tuple[Intent, ...]:
         """The newest setpoint of each asset of which nobody knows whether the device took it."""
         return tuple(Intent(i.intent_id, i.asset_id, i.power_w, i.cause) for i in self._projection.open_intents)
+
+    @property
+    def offers(self) -> Mapping[str, Offered]:
+        """What was told to the market last of each bid, by its id; until some days after its interval."""
+        return self._projection.trades.offers
+
+    @property
+    def obligations(self) -> tuple[Obligation, ...]:
+        """What awards oblige us to, or did until some days ago, in the order of their award."""
+        return tuple(self._projection.trades.obligations.values())
+
+    def obligations_at(self, at: datetime) -> tuple[Obligation, ...]:
+        """Return the obligations that are not over at ``at``, also those that begin later."""
+        return tuple(found for found in self.obligations if not found.is_over(at))
+
+    def unsettled_at(self, at: datetime) -> tuple[Obligation, ...]:
+        """Return the obligations that are over at ``at`` and have no statement yet."""
+        is_settled = self._projection.trades.is_settled
+        return tuple(found for found in self.obligations if found.is_over(at) and not is_settled(found.award_id))
+
+    def offered(self, bid_id: str) -> Offered | None:
+        """Return what was told to the market last of a bid, and how much of it has been awarded."""
+        return self.offers.get(bid_id)
+
+    def winner(self, exclusive_group: str) -> str | None:
+        """Return the bid of an exclusive group that has been awarded."""
+        return self._projection.trades.winner(exclusive_group)
+
+    def bids(self, at: datetime) -> dict[str, Any]:
+        """Return what is offered and what is owed at ``at`` as plain JSON values."""
+        return bids_view(self.offers.values(), self.obligations_at(at), at)
 
     @property
     def released(self) -> bool:
@@ -116,6 +152,8 @@ class Register:
         if body["verdict"] == "accepted":
             self._receipts[body["issuer"], body["command_id"]] = receipts
             self._ids.update(order["order_id"] for order in body["orders"])
+            if body.get("award"):
+                self._ids.add(body["award"]["award_id"])
             if {order["kind"] for order in body["orders"]} == {OrderKind.RELEASE}:
                 self._releases.add((body["issuer"], body["command_id"]))
         elif body.get("authenticated"):

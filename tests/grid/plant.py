@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import cache
 
 from tests.grid.dispatcher import NOW, Key
+from vppd.core.bid import Offered
 from vppd.grid.admit import admit
 from vppd.grid.envelope import Sender
 from vppd.grid.ids import SeededIds
@@ -44,7 +45,7 @@ def registry() -> Registry:
 
 def with_awards() -> Registry:
     """Return the plant with awards enabled."""
-    return replace(registry(), rules=Rules(awards=True))
+    return replace(registry(), rules=Rules(awards_from="tso"))
 
 
 @cache
@@ -63,6 +64,8 @@ class Memory:
     signals: set[str] = field(default_factory=set)
     orders: set[str] = field(default_factory=set)
     seqs: dict[tuple[str, str], int] = field(default_factory=dict)
+    offers: dict[str, Offered] = field(default_factory=dict)
+    winners: dict[str, str] = field(default_factory=dict)
 
     def command(self, issuer: str, command_id: str) -> Stored | None:
         """Return the accepted command with that id."""
@@ -83,6 +86,14 @@ class Memory:
     def has_order(self, order_id: str) -> bool:
         """Say whether that order id was used."""
         return order_id in self.orders
+
+    def offered(self, bid_id: str) -> Offered | None:
+        """Return what was offered."""
+        return self.offers.get(bid_id)
+
+    def winner(self, exclusive_group: str) -> str | None:
+        """Return which bid of the group was awarded."""
+        return self.winners.get(exclusive_group)
 
     def last_seq(self, issuer: str, sequence: str) -> int | None:
         """Return the highest seq."""

@@ -23,6 +23,7 @@ DSX = {
 VPP = {
     "vpp.order.set.v1": ("OrderSetEvent", "OrderSetData"),
     "vpp.regulation.v1": ("RegulationEvent", "RegulationData"),
+    "vpp.bid.offer.v1": ("BidOfferEvent", "BidOfferData"),
     "vpp.bid.award.v1": ("BidAwardEvent", "BidAwardData"),
     "vpp.receipt.v1": ("ReceiptEvent", "ReceiptData"),
     "vpp.order.status.v1": ("OrderStatusEvent", "OrderStatusData"),

@@ -17,11 +17,14 @@ from hypothesis import strategies as st
 from tests.grid.dispatcher import NOW, TRACE, award_data, enforcement_data, event, order_data, signal_data, targets
 from tests.grid.plant import key, sender
 from tests.grid.schemas import DSX, VPP, check, unsigned, validate
+from tests.grid.trade import GATE, a_bid, an_obligation
 from tests.support import ROOT, shared
+from vppd.grid.award_statement import AwardStatement, award_statement
 from vppd.grid.breach import Alert, Severity, Status
 from vppd.grid.dsx_agent import FeedState, FeedTarget, PowerEvent, ShedHint, breach_alert, power_state
 from vppd.grid.envelope import Context
 from vppd.grid.ids import RandomIds
+from vppd.grid.offers import offer_message
 from vppd.grid.routes import receipt_topic
 from vppd.grid.signing import KeyRing, read_jwks
 from vppd.grid.vpp_agent import (
@@ -94,6 +97,27 @@ def _messages() -> dict[str, Outbound]:
         "breach resolved": breach_alert(
             replace(ALERT, status=Status.RESOLVED, resolved_at=NOW, actions=()), HINTS, at, by
         ),
+        "offer": offer_message(a_bid(), "offered", GATE, at, by),
+        "offer with all terms": offer_message(
+            a_bid(
+                min_w=0.0,
+                divisible=False,
+                revision=3,
+                dispatch="scheduled",
+                activation_s=750.0,
+                sustain_s=900.0,
+                max_duration_s=3600.0,
+                resting_s=0.0,
+                exclusive_group="evening",
+            ),
+            "offered",
+            GATE,
+            at,
+            by,
+        ),
+        "offer withdrawn": offer_message(a_bid(revision=2), "withdrawn", GATE, at, by),
+        "award statement": award_statement(AwardStatement(an_obligation(), 0.98, 1.0, 75e3, 74e3, 290e3), at, by),
+        "short award statement": award_statement(AwardStatement(an_obligation(price=""), 0.0, 0.0), at, by),
         "order active": order_status(OrderState(ORDER, "active", "in force", 399e3, 0.0), at, by),
         "order scheduled": order_status(OrderState(replace(ORDER, product=""), "scheduled"), at, by),
         "order reduced": order_status(
@@ -168,6 +192,8 @@ def test_topics_and_delivery_are_as_agreed() -> None:
     assert seen["status"] == ("grid/v1/dsx-flex-agent/dc1-agent/powerstate/status", 1, False)
     assert seen["breach"] == ("grid/v1/dsx-flex-agent/dc1-agent/powerbreach", 2, False)
     assert seen["flexibility"] == ("vpp/v1/dc1/flexibility", 1, True)
+    assert seen["offer"] == ("vpp/v1/dc1/bid/offer", 1, False)
+    assert seen["award statement"] == ("vpp/v1/dc1/statement", 1, False)
     assert seen["telemetry"] == ("vpp/v1/dc1/telemetry", 0, False)
     assert receipt_topic("dc1", "tso") == "vpp/v1/dc1/issuer/tso/receipt"
     assert availability("dc1", online=False) == Outbound("vpp/v1/dc1/availability", b"offline", 1, True)
@@ -220,6 +246,7 @@ def test_any_status_fits_its_schema(
         ("vpp.regulation.v1", signal_data()),
         ("vpp.regulation.v1", {"signal": -1}),
         ("vpp.bid.award.v1", award_data()),
+        ("vpp.bid.award.v1", {k: v for k, v in award_data(revision=2).items() if k != "price"}),
     ],
 )
 def test_what_we_take_in_tests_is_what_the_schema_allows(kind: str, data: dict[str, Any]) -> None:

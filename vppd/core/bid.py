@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
+from decimal import ROUND_CEILING, Decimal
 from typing import Any, Literal, Self
 
 from vppd.core.bidding import Step
 from vppd.model import Interval
 
+CENT = Decimal("0.01")
+"""Offered prices are whole hundredths per MWh, rounded up: no Wh is offered below what it costs."""
+NOISE_PLACES = 6
+"""Digits of a price per MWh beyond this are the noise of adding floats."""
 State = Literal["offered", "withdrawn"]
 
 
@@ -100,6 +105,11 @@ class Offered:
     def left_w(self) -> float:
         """Return what can still be awarded. [W, >= 0]"""
         return max(self.bid.power_w - self.awarded_w, 0.0) if self.state == "offered" else 0.0
+
+
+def price_per_mwh(step: Step) -> Decimal:
+    """Return the price of a step as it is offered, per MWh, exactly."""
+    return Decimal(repr(round(step.price_per_wh * 1e6, NOISE_PLACES))).quantize(CENT, ROUND_CEILING)
 
 
 def unfit_revision(known: Offered | None, bid: Bid, state: State) -> str:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from vppd.grid import dsx_flex, vpp_v1
+from vppd.grid import awards, dsx_flex, vpp_v1
 from vppd.grid.envelope import Envelope, read_envelope, read_id
 from vppd.grid.fields import stamp
 from vppd.grid.reasons import Defect, Reason
@@ -159,9 +159,15 @@ class _Case:
     def _award(self, data: dict[str, Json], envelope: Envelope) -> Accepted:
         award = vpp_v1.read_award(data, envelope, self._registry.site, self._at)
         self._check_new(award.award_id, award.seq, award.expires_at)
-        if not self._rules.awards:
+        if not self._rules.awards_from:
             raise Defect(Reason.NOT_ENABLED, "awards are not enabled at this site")
-        return Accepted(self.about, award=award, seq=award.seq)
+        if award.issuer != self._rules.awards_from:
+            raise Defect(Reason.UNAUTHORISED, f"issuer {award.issuer!r} is not the market that is sold to here")
+        offered = self._seen.offered(award.bid_id)
+        group = offered.bid.exclusive_group if offered else ""
+        found = awards.match(award, offered, self._seen.winner(group) if group else None, self._at)
+        orders = awards.orders_of(found, award, envelope, self._at)
+        return Accepted(self.about, orders=orders, award=award, obligation=found, seq=award.seq)
 
     def _check_new(self, order_id: str, seq: int, expires_at: datetime | None) -> None:
         self.about = replace(self.about, order_id=order_id)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -26,6 +27,8 @@ STRANGERS_MOST = 120
 """Messages that nobody has signed that are answered and kept at once; beyond, they are dropped unheard."""
 STRANGERS_PER_S = 2.0
 """How many more each second. [1/s]"""
+
+AWARDS_END = "/bid/award"
 
 log = structlog.get_logger()
 
@@ -55,6 +58,11 @@ class Memory(Seen, Protocol):
 
     def catch_up(self) -> None:
         """Take in what has been committed since."""
+        ...
+
+    @property
+    def trading(self) -> asyncio.Lock:
+        """Held by whoever changes what is offered or awarded, from the look at what is there to the commit."""
         ...
 
     def note_signal(self, issuer: str, seq: int, jws_digest: str) -> None:
@@ -90,11 +98,13 @@ async def take_all(desk: Desk) -> None:
     """Take every message of the channel, for ever. Raises Garbled when the ledger is corrupt."""
     strangers = Allowance(STRANGERS_MOST, STRANGERS_PER_S)
     async for message in desk.channel.messages():
-        at = desk.now()
-        verdict = admit(message, at, desk.registry(), desk.memory, desk.conditions())
-        desk.judged(type(verdict).__name__.lower())
-        if not isinstance(verdict, Rejected) or verdict.about.authenticated or strangers.take(at):
-            await _settle(desk, message, verdict)
+        # An award must meet the offer that it was judged by: nobody may revise it before the award is committed.
+        async with desk.memory.trading if message.topic.endswith(AWARDS_END) else nullcontext():
+            at = desk.now()
+            verdict = admit(message, at, desk.registry(), desk.memory, desk.conditions())
+            desk.judged(type(verdict).__name__.lower())
+            if not isinstance(verdict, Rejected) or verdict.about.authenticated or strangers.take(at):
+                await _settle(desk, message, verdict)
         await desk.channel.ack(message)
 
 
@@ -104,7 +114,8 @@ async def _settle(desk: Desk, message: Inbound, verdict: Verdict) -> None:
             if await _commit(desk, verdict):
                 desk.deliver(verdict)
                 desk.answer()
-                log.info("order_accepted", **_facts(verdict), orders=len(verdict.orders))
+                what = "order_accepted" if verdict.award is None else "award_accepted"
+                log.info(what, **_facts(verdict), orders=len(verdict.orders))
         case Accepted():
             if verdict.regulation is not None:
                 desk.memory.note_signal(verdict.about.issuer, verdict.regulation.seq, verdict.about.jws_digest)
@@ -158,6 +169,7 @@ def _event(verdict: Accepted | Rejected, at: datetime, sender: Sender) -> Event:
         "reason": "" if isinstance(verdict, Accepted) else verdict.reason.value,
         "detail": "" if isinstance(verdict, Accepted) else verdict.sentence,
         "orders": [order.to_body() for order in verdict.orders] if isinstance(verdict, Accepted) else [],
+        **(_award(verdict) if isinstance(verdict, Accepted) else {}),
         "receipts": [
             {"topic": r.topic, "payload": r.payload.decode(), "qos": r.qos, "retain": r.retain}
             for r in receipts(verdict, at, sender)
@@ -165,6 +177,12 @@ def _event(verdict: Accepted | Rejected, at: datetime, sender: Sender) -> Event:
     }
     key = f"signed/{about.jws_digest}" if accepted else ""
     return Event("orders", "command_received", at, body, key=key)
+
+
+def _award(verdict: Accepted) -> dict[str, Any]:
+    if verdict.obligation is None:
+        return {}
+    return {"seq": verdict.seq, "award": verdict.obligation.to_body()}
 
 
 def _facts(verdict: Accepted | Rejected) -> dict[str, str]:

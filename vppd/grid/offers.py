@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from vppd.core.bid import Bid, Offered, State
+from vppd.core.bid import Bid, Offered, State, price_per_mwh
 from vppd.core.bidding import Step
 from vppd.grid.envelope import Context, Kind, Sender
 from vppd.grid.fields import Fields, stamp
@@ -17,10 +17,6 @@ from vppd.grid.strict_json import Json
 from vppd.model import Event, Interval, Outbound
 
 OFFER: Final = "vpp.bid.offer.v1"
-CENT = Decimal("0.01")
-"""Prices on the wire are whole hundredths per MWh, rounded up: no Wh is offered below what it costs."""
-NOISE_PLACES = 6
-"""Digits of a price per MWh beyond this are the noise of adding floats."""
 
 
 def offer_message(bid: Bid, state: State, gate_closes_at: datetime, at: datetime, sender: Sender) -> Outbound:
@@ -36,7 +32,7 @@ def offer_message(bid: Bid, state: State, gate_closes_at: datetime, at: datetime
         direction=bid.direction,
         interval=interval_json(bid.interval),
         gate_closes_at=stamp(gate_closes_at),
-        steps=[{"power": _watts(step.upto_w), "price": price_text(step)} for step in bid.steps],
+        steps=[{"power": _watts(step.upto_w), "price": f"{price_per_mwh(step):f}"} for step in bid.steps],
         min_power=_watts(bid.min_w) if bid.min_w > 0.0 else None,
         divisible=bid.divisible,
         currency=bid.currency,
@@ -75,16 +71,6 @@ def check_offerable(bid: Bid) -> None:
 def offer_topic(vpp_id: str) -> str:
     """Return where the market hears our offers."""
     return f"vpp/v1/{vpp_id}/bid/offer"
-
-
-def price_per_mwh(step: Step) -> Decimal:
-    """Return the price of a step as it is offered, per MWh, rounded up to a hundredth."""
-    return Decimal(repr(round(step.price_per_wh * 1e6, NOISE_PLACES))).quantize(CENT, ROUND_CEILING)
-
-
-def price_text(step: Step) -> str:
-    """Return the offered price as exact decimal text, per MWh."""
-    return f"{price_per_mwh(step):f}"
 
 
 def _watts(power_w: float) -> dict[str, Json]:

@@ -30,6 +30,9 @@ class Reason(StrEnum):
     CLOCK_UNSYNCHRONISED = "clock_unsynchronised"
     HOLD = "hold"
     NOT_ENABLED = "not_enabled"
+    UNKNOWN_BID = "unknown_bid"
+    LATE = "late"
+    MISMATCH = "mismatch"
 
 
 class Defect(Garbled):

@@ -31,7 +31,8 @@ def registry_of(config: Config, grid: GridConfig) -> Registry:
         for issuer in grid.issuers
         for key in issuer.keys
     )
-    return Registry(site_of(config), keys, {i.id: _grants(i) for i in grid.issuers}, Rules(max_age_s=grid.max_age_s))
+    rules = Rules(max_age_s=grid.max_age_s, awards_from=config.market.issuer if config.market else "")
+    return Registry(site_of(config), keys, {i.id: _grants(i) for i in grid.issuers}, rules)
 
 
 def grid_problems(config: Config, grid: GridConfig) -> tuple[Problem, ...]:

@@ -53,8 +53,8 @@ class Rules:
     """How far the sender's clock may be behind ours. [s]"""
     future_s: float = 30.0
     """How far the sender's clock may be ahead of ours. [s]"""
-    awards: bool = False
-    """Awards are taken."""
+    awards_from: str = ""
+    """The issuer whose awards are taken; empty: nobody's are."""
 
 
 @dataclass(frozen=True, slots=True)

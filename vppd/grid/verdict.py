@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from vppd.core.bid import Offered
 from vppd.grid.dsx_flex import Enforcement
 from vppd.grid.reasons import Reason
 from vppd.grid.vpp_v1 import Award, Regulation
-from vppd.model import Order, Outbound
+from vppd.model import Obligation, Order, Outbound
 
 COMMANDS = "command"
 SIGNALS = "regulation"
@@ -39,12 +40,15 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A message to be carried out: exactly one of the contents is there."""
+    """A message to be carried out: exactly one of the contents is there, and with an award what follows from it."""
 
     about: About
     orders: tuple[Order, ...] = ()
+    """Of an award: the order that carries it out when it is a scheduled one."""
     regulation: Regulation | None = None
     award: Award | None = None
+    obligation: Obligation | None = None
+    """What the award obliges to."""
     enforcement: Enforcement | None = None
     seq: int | None = None
 
@@ -110,6 +114,14 @@ class Seen(Protocol):
 
     def has_order(self, order_id: str) -> bool:
         """Say whether an order or award with this id was ever accepted, from whomever."""
+        ...
+
+    def offered(self, bid_id: str) -> Offered | None:
+        """Return what was told to the market last of a bid, and how much of it has been awarded."""
+        ...
+
+    def winner(self, exclusive_group: str) -> str | None:
+        """Return the bid of an exclusive group that has been awarded."""
         ...
 
     def last_seq(self, issuer: str, sequence: str) -> int | None:

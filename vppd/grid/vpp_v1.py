@@ -9,6 +9,7 @@ from typing import Final
 
 from vppd.grid.envelope import Envelope
 from vppd.grid.fields import Fields
+from vppd.grid.offers import bid_id_of
 from vppd.grid.quantities import read_interval, read_power
 from vppd.grid.reasons import Defect, Reason
 from vppd.grid.site import EVERYTHING, Site
@@ -50,7 +51,10 @@ class Award:
     power_w: float
     interval: Interval
     price: Decimal | None = None
+    """Per MWh; None: what was offered."""
     currency: str = ""
+    revision: int | None = None
+    """The revision of the bid that was cleared, when the market says so."""
 
 
 def read_order(data: dict[str, Json], envelope: Envelope, site: Site, at: datetime) -> Order:
@@ -104,7 +108,7 @@ def read_award(data: dict[str, Json], envelope: Envelope, site: Site, at: dateti
     award = Award(
         award_id=fields.uuid("award_id"),
         issuer=envelope.identifier,
-        bid_id=fields.uuid("bid_id"),
+        bid_id=bid_id_of(fields),
         seq=fields.whole("seq", 0, MOST_SEQ),
         expires_at=fields.time("expires_at"),
         resource=_resource(fields, site, None),
@@ -114,6 +118,7 @@ def read_award(data: dict[str, Json], envelope: Envelope, site: Site, at: dateti
         interval=read_interval(fields.object("interval"), at),
         price=_amount(price) if price else None,
         currency=price.text("currency", 3) if price else "",
+        revision=fields.maybe(lambda name: fields.whole(name, 1, MOST_SEQ), "revision"),
     )
     if price:
         price.done()

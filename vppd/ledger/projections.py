@@ -3,10 +3,12 @@
 Event kinds and their bodies:
 
 stream ``orders``
-    ``command_received`` {command_id, issuer, topic, protocol, verdict, reason, digest, jws_digest?, orders, receipts}
+    ``command_received`` {command_id, issuer, topic, protocol, verdict, reason, digest, jws_digest?, seq?, orders, award?, receipts}
     ``order_state`` {order_id, state: scheduled | active | completed | aborted, reason}
 stream ``outbox``
     ``published`` {ref: id of the event whose receipts went out}
+streams ``bids`` and ``statements``
+    see ``trades``
 stream ``setpoints``
     ``intent`` {intent_id, asset_id, power_w, cause}, ``outcome`` {intent_id, outcome, power_w, detail}
 stream ``plant``
@@ -25,6 +27,7 @@ from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 from vppd.errors import Garbled
+from vppd.ledger.trades import Trades
 from vppd.model import Order, Outbound, Outcome, Recorded
 
 K = TypeVar("K")
@@ -44,6 +47,7 @@ class Command:
     reason: str
     digest: str
     order_ids: tuple[str, ...]
+    award_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class Projection:
         """The newest event that has been folded."""
         self.released = False
         """The operator has released the plant and not resumed."""
+        self.trades = Trades()
+        """What was offered and awarded."""
         self._orders: dict[str, Order] = {}
         self._states: dict[str, str] = {}
         self._activations: dict[str, Activation] = {}
@@ -95,6 +101,11 @@ class Projection:
         self._folds: dict[tuple[str, str], Callable[[Recorded, Mapping[str, Any]], None]] = {
             ("orders", "command_received"): self._command_received,
             ("orders", "order_state"): self._order_state,
+            ("bids", "offered"): self.trades.take_offer,
+            ("bids", "revised"): self.trades.take_offer,
+            ("bids", "withdrawn"): self.trades.take_offer,
+            ("statements", "award"): self.trades.take_statement,
+            ("statements", "statement"): self.trades.take_statement,
             ("outbox", "published"): self._published,
             ("setpoints", "intent"): self._intent,
             ("setpoints", "outcome"): self._outcome,
@@ -155,8 +166,8 @@ class Projection:
         return self._signed.get(jws_digest)
 
     def is_live(self, command: Command) -> bool:
-        """Say whether any order of the command is still open."""
-        return any(order_id in self._orders for order_id in command.order_ids)
+        """Say whether any order of the command is still open; an award can do nothing twice, so it always is."""
+        return bool(command.award_id) or any(order_id in self._orders for order_id in command.order_ids)
 
     def _owe(self, recorded: Recorded, receipts: Iterable[Mapping[str, Any]]) -> None:
         messages = tuple(
@@ -166,7 +177,9 @@ class Projection:
             self._owed[recorded.id] = Owed(recorded.id, messages)
 
     def _command_received(self, recorded: Recorded, body: Mapping[str, Any]) -> None:
-        orders = [Order.from_body(order) for order in body["orders"]] if body["verdict"] == "accepted" else []
+        accepted = body["verdict"] == "accepted"
+        orders = [Order.from_body(order) for order in body["orders"]] if accepted else []
+        award = (body.get("award") if accepted else None) or {}
         command = Command(
             recorded.id,
             body["issuer"],
@@ -175,6 +188,7 @@ class Projection:
             body["reason"],
             body["digest"],
             tuple(order.order_id for order in orders),
+            award.get("award_id", ""),
         )
         _remember(self._commands, (command.issuer, command.command_id), command)
         if body.get("jws_digest"):
@@ -182,8 +196,15 @@ class Projection:
         for order in orders:
             self._orders[order.order_id] = order
             self._states[order.order_id] = "accepted"
-            if order.seq is not None:
-                self._seq[order.issuer] = max(order.seq, self._seq.get(order.issuer, order.seq))
+            self._count(order.issuer, order.seq)
+        if award:
+            self.trades.take_award(recorded, award)
+            self._count(command.issuer, body.get("seq"))
+
+    def _count(self, issuer: str, seq: int | None) -> None:
+        """Raise the high-water mark of an issuer's sequence."""
+        if seq is not None:
+            self._seq[issuer] = max(seq, self._seq.get(issuer, seq))
 
     def _order_state(self, _: Recorded, body: Mapping[str, Any]) -> None:
         order_id, state = body["order_id"], body["state"]

@@ -1,0 +1,149 @@
+"""One run of the market with the options given."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from rich.console import Console
+
+from vppd.errors import ConfigError
+from vppd.grid.fields import stamp
+from vppd.grid.ids import RandomIds
+from vppd.grid.signing import KeyRing, Signer, read_jwks
+from vppd.market import memory as kept
+from vppd.market.accounts import Tariff, account
+from vppd.market.link import Broker, Clerk, Line, opened
+from vppd.market.market import Market, Pace
+from vppd.market.report import results, show, write
+from vppd.market.rounds import Rules
+from vppd.runtime.clock import SystemClock
+
+WIDTH = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Seller:
+    """A power plant that takes part."""
+
+    vpp: str
+    agent: str
+    jwks: Path
+
+    def keys(self) -> KeyRing:
+        """Return its public keys. Raises ConfigError."""
+        try:
+            return KeyRing(read_jwks(self.agent, json.loads(self.jwks.read_text(encoding="utf-8"))))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self.jwks}: is not a JWK set: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asked for."""
+
+    broker: Broker
+    sellers: tuple[Seller, ...]
+    key: Path
+    kid: str
+    rules: Rules
+    pace: Pace = field(default_factory=Pace)
+    tariff: Tariff = field(default_factory=Tariff)
+    duration_s: float | None = None
+    slots: int | None = None
+    state: Path | None = None
+    results: Path | None = None
+
+
+def run(options: Options, console: Console | None = None) -> None:
+    """Run the market until it is over or SIGINT or SIGTERM comes, then show the results. Raises ConfigError, Unreachable."""
+    console = console or Console(width=WIDTH)
+    market = asyncio.run(held(options, console))
+    show(results(market), console)
+
+
+async def held(options: Options, console: Console) -> Market:
+    """Run the market until it is over and return it."""
+    clock = SystemClock()
+    clerk = Clerk(
+        options.rules.issuer,
+        _signer(options),
+        {seller.vpp: (seller.agent, seller.keys()) for seller in options.sellers},
+        clock.now,
+        RandomIds(),
+    )
+    line = Line(options.broker, f"market-{options.rules.issuer}", clerk.topics())
+    remembered = kept.load(options.state) if options.state else kept.Memory()
+    market = Market(options.rules, clerk, line, clock.mono_s, options.pace, options.tariff, remembered)
+    market.say = lambda event, **facts: console.print(_sentence(stamp(clock.now()), event, facts), soft_wrap=True)
+    market.changed = lambda: _keep(market, options)
+    market.changed()
+    async with opened(line, market.hear):
+        await _until_over(market, options)
+    market.changed()
+    return market
+
+
+async def _until_over(market: Market, options: Options) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    end_s = None if options.duration_s is None else loop.time() + options.duration_s
+    with suppress(TimeoutError):
+        async with asyncio.timeout_at(end_s):
+            await market.run(lambda: stop.is_set() or _is_settled(market, options.slots))
+
+
+def _is_settled(market: Market, slots: int | None) -> bool:
+    """Say whether so many slots have been cleared, and every award in them has its account or was not accepted."""
+    deals = market.memory.deals.values()
+    open_deals = [d for d in deals if d.state in ("new", "accepted") and account(d, market.tariff) is None]
+    return slots is not None and len(market.memory.rounds) >= slots and not open_deals
+
+
+def _keep(market: Market, options: Options) -> None:
+    if options.state:
+        kept.save(market.memory, options.state)
+    if options.results:
+        write(results(market), options.results)
+
+
+def _signer(options: Options) -> Signer:
+    try:
+        return Signer.from_pem(options.kid, "ES256", options.key.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{options.key}: cannot be read: {error.strerror}") from error
+
+
+def _sentence(at: str, event: str, facts: dict[str, object]) -> str:
+    return f"{at} {event} " + " ".join(f"{k}={v}" for k, v in facts.items() if v not in ("", None))
+
+
+def broker_of(address: str, protocol: str) -> Broker:
+    """Return the broker of the options. Raises ConfigError."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"--broker: {address!r} is not HOST:PORT")
+    if protocol not in ("5", "3.1.1"):
+        raise ConfigError(f"--mqtt: {protocol!r} is no protocol (allowed: 5, 3.1.1)")
+    return Broker(host, int(port), protocol)
+
+
+def seller_of(text: str) -> Seller:
+    """Return VPP:AGENT:FILE. Raises ConfigError."""
+    vpp, _, rest = text.partition(":")
+    agent, _, path = rest.partition(":")
+    if not (vpp and agent and path):
+        raise ConfigError(f"--seller: {text!r} is not VPP:AGENT:FILE")
+    return Seller(vpp, agent, Path(path))
+
+
+def check_word(option: str, text: str, words: type[StrEnum]) -> None:
+    """Raise ConfigError for a word that is not among those allowed."""
+    if text not in tuple(words):
+        raise ConfigError(f"{option}: {text!r} is unknown (allowed: {', '.join(words)})")

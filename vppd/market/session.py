@@ -82,8 +82,8 @@ async def held(options: Options, console: Console) -> Market:
     market = Market(options.rules, clerk, line, clock.mono_s, options.pace, options.tariff, remembered)
     market.say = lambda event, **facts: console.print(_sentence(stamp(clock.now()), event, facts), soft_wrap=True)
     market.changed = lambda: _keep(market, options)
-    market.changed()
     async with opened(line, market.hear):
+        market.changed()  # the results appear when it listens
         await _until_over(market, options)
     market.changed()
     return market

@@ -2,18 +2,102 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
-from vppd.config.table import Table
+from vppd.config.grid import BrokerConfig
+from vppd.config.table import Name, Problem, Table
+from vppd.model import Kind
+
+SERIES = re.compile(r"^(load/[^/]+|generation/[^/]+|compute/[^/]+(/tier[0-3])?|price/(import|export)|carbon)$")
+POWER_UNITS = ("w", "kw", "mw")
+PRICE_UNITS = ("per_wh", "per_kwh", "per_mwh")
+CARBON_UNITS = ("g_per_wh", "g_per_kwh", "kg_per_mwh", "lb_per_mwh")
+Unit = Literal["w", "kw", "mw", "per_wh", "per_kwh", "per_mwh", "g_per_wh", "g_per_kwh", "kg_per_mwh", "lb_per_mwh"]
+HISTORY_STEP_S = 300.0
+DAY_S = 86_400.0
+
+
+class ForecastFeedConfig(Table):
+    """``[[forecast.feeds]]``: somebody else who says what will come of one series."""
+
+    name: Name
+    series: str
+    """``load/{feed}``, ``generation/{asset}``, ``compute/{asset}``, ``compute/{asset}/tier{k}``, ``price/import``,
+    ``price/export`` or ``carbon``."""
+    kind: Literal["file", "http", "mqtt"]
+    unit: Unit
+    format: Literal["json", "csv"] = "json"
+    path: Path | None = None
+    """Of a file."""
+    url: str = ""
+    topic: str = ""
+    poll_s: Annotated[float, Field(ge=1.0)] = 300.0
+    """Asked or looked at so often. [s]"""
+    stale_after_s: PositiveFloat = 86_400.0
+    """What was said longer ago is not used. [s]"""
+    timeout_s: PositiveFloat = 20.0
+    token_file: Path | None = None
+    """Sent as a bearer token."""
+    ca_file: Path | None = None
+    """Authorities of the server; absent: those of the machine."""
+    insecure_lab: bool = False
+    """Allow http; never in production."""
+    broker: BrokerConfig | None = None
+    """Of a topic; absent: that of ``[grid]``."""
+
+    @field_validator("series")
+    @classmethod
+    def _known(cls, series: str) -> str:
+        if not SERIES.match(series):
+            raise ValueError(
+                "allowed: load/FEED, generation/ASSET, compute/ASSET, compute/ASSET/tierK, price/import, price/export, carbon"
+            )
+        return series
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        wanted = {"file": "path", "http": "url", "mqtt": "topic"}[self.kind]
+        if not getattr(self, wanted):
+            raise ValueError(f"a feed of the kind {self.kind} needs {wanted}")
+        for other in ("path", "url", "topic"):
+            if other != wanted and getattr(self, other):
+                raise ValueError(f"a feed of the kind {self.kind} has no {other}")
+        units = _units(self.series)
+        if self.unit not in units:
+            raise ValueError(f"{self.series} is not told in {self.unit}, but in {', '.join(units)}")
+        return self
+
+    @model_validator(mode="after")
+    def _secure(self) -> Self:
+        if (
+            self.url
+            and (split := urlsplit(self.url)).scheme != "https"
+            and not (split.scheme == "http" and self.insecure_lab)
+        ):
+            raise ValueError("url must begin with https:// (http:// with insecure_lab = true, in a lab)")
+        if self.url and not urlsplit(self.url).hostname:
+            raise ValueError(f"{self.url} names no host")
+        return self
+
+
+def _units(series: str) -> tuple[str, ...]:
+    if series.startswith("price/"):
+        return PRICE_UNITS
+    return CARBON_UNITS if series == "carbon" else POWER_UNITS
 
 
 class ForecastConfig(Table):
     """``[forecast]``: series are means over a step; what nobody says is forecast from our own history."""
 
     step_s: Annotated[float, Field(ge=300.0, le=3600.0)] = 900.0
-    """Must divide a day."""
+    """Whole numbers of 5 minutes that divide a day. [s]"""
     horizon_h: Annotated[float, Field(ge=1.0, le=168.0)] = 48.0
     every_s: Annotated[float, Field(ge=60.0)] = 900.0
     """Made anew so often. [s]"""
@@ -21,3 +105,54 @@ class ForecastConfig(Table):
     """Days and weekends are those of this zone."""
     history_days: Annotated[float, Field(ge=2.0, le=800.0)] = 100.0
     """What was measured is kept so long."""
+    feeds: tuple[ForecastFeedConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _on_grid(self) -> Self:
+        if self.step_s % HISTORY_STEP_S or DAY_S % self.step_s:
+            raise ValueError(f"step_s = {self.step_s:g} is not a whole number of 300 s that divides a day")
+        return self
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"there is no time zone {name!r}; example: Europe/Helsinki") from error
+        return name
+
+    @field_validator("feeds")
+    @classmethod
+    def _apart(cls, feeds: tuple[ForecastFeedConfig, ...]) -> tuple[ForecastFeedConfig, ...]:
+        for what in ("name", "series"):
+            said = [getattr(feed, what) for feed in feeds]
+            twice = sorted({value for value in said if said.count(value) > 1})
+            if twice:
+                raise ValueError(f"{what} {twice[0]!r} is used twice")
+        return feeds
+
+
+def feed_problems(
+    feeds: Sequence[ForecastFeedConfig], tags: Sequence[str], kinds: Mapping[str, Kind], *, has_grid: bool
+) -> list[Problem]:
+    """Return which feeds speak of something that this site has not, or over a broker that it has not."""
+    known = {
+        "load": list(tags),
+        "generation": [name for name, kind in kinds.items() if kind in (Kind.PV, Kind.WIND)],
+        "compute": [name for name, kind in kinds.items() if kind is Kind.CLUSTER],
+    }
+    found = []
+    for i, feed in enumerate(feeds):
+        what, _, rest = feed.series.partition("/")
+        name = rest.partition("/")[0]
+        if what in known and name not in known[what]:
+            allowed = ", ".join(known[what]) or f"none: there is no asset with a series {what}/"
+            found.append(Problem(f"forecast.feeds[{i}].series", f"there is no series {what}/{name}", allowed))
+        if feed.kind == "mqtt" and feed.broker is None and not has_grid:
+            found.append(
+                Problem(
+                    f"forecast.feeds[{i}].broker", "there is no broker", "a table [forecast.feeds.broker], or [grid]"
+                )
+            )
+    return found

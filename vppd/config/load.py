@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from vppd.config.forecast import ForecastConfig
+from vppd.config.forecast import ForecastConfig, feed_problems
 from vppd.config.grid import GridConfig
 from vppd.config.market import MarketConfig
 from vppd.config.openadr import OpenAdrConfig
@@ -90,6 +90,8 @@ _PATH_KEYS = (
     "password_file",
     "client_secret_file",
     "products_dir",
+    "path",
+    "token_file",
 )
 
 
@@ -118,6 +120,10 @@ def _planned(config: Config) -> list[Problem]:
     found = []
     if config.planning is not None and config.forecast is None:
         found.append(Problem("planning", "nothing can be planned without forecasts", "a table [forecast]"))
+    if config.forecast is not None:
+        kinds = {asset.id: asset.kind for asset in config.assets}
+        tags = [feed.tag for feed in config.feeds]
+        found += feed_problems(config.forecast.feeds, tags, kinds, has_grid=config.grid is not None)
     if config.market is not None and config.planning is None:
         found.append(Problem("market", "nothing can be sold without a plan", "a table [planning]"))
     if config.market is not None and config.grid is None:

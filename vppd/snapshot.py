@@ -104,6 +104,8 @@ class Snapshot:
     """Accepted orders that have not been closed, in order of acceptance."""
     signals: tuple[Signal, ...] = ()
     health: Health = Health()
+    preferred_w: Floats | None = None
+    """(n,) what the plan wishes now: power of storage, budget of clusters, most that PV and wind give (negative); NaN for none. [W]"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,6 +11,7 @@ from vppd.core import safety
 from vppd.core.aggregate import Image, Senses, aggregate, is_storage, perceive
 from vppd.core.arbitrate import Proposal, arbitrate
 from vppd.core.dispatch import Dispatch, dispatch, horizon, overloaded
+from vppd.core.economics import Preference, preference
 from vppd.core.enforce import Enforced, enforce
 from vppd.core.envelope import Envelope, barred, envelope
 from vppd.core.failsafe import (
@@ -68,21 +69,25 @@ def decide(snapshot: Snapshot, state: State, plant: Plant) -> Decision:
     orders = obligations(snapshot, state, plant, image, released=verdict.calls_off)
     enforced = enforce(orders.demands, state, plant, image, dt_s)
     bound = enforced.bound | overloaded(image, plant, resting(image, plant, enforced.bound))
-    rest_w = resting(image, plant, bound)
     now, sustained = _envelopes(snapshot, image, plant, verdict, orders.demands)
+    wish_w = None if verdict.calls_off or not snapshot.health.clock_ok else snapshot.preferred_w
+    liked = preference(wish_w, state, image, plant, bound, now, sustained, dt_s)
+    rest_w, held_w = (resting(image, plant, bound), None) if liked is None else (liked.rest_w, liked.held_w)
     own_upper_w = _own_upper(orders.demands, len(plant.asset_ids))
-    split = dispatch(snapshot.readings, image, plant, state, enforced, now, sustained, rest_w, own_upper_w)
+    split = dispatch(snapshot.readings, image, plant, state, enforced, now, sustained, rest_w, own_upper_w, held_w)
     target_w = safety.ramp(split.target_w, state, image, plant, dt_s)
     target_w = safety.clamp(target_w, image, plant, verdict.severity)
     held = bound[plant.node] | np.isfinite(own_upper_w)
+    if liked is not None:
+        held |= liked.planned
     command = _command(target_w, rest_w, held, image, plant, verdict)
     target_w = np.where(command == Command.SETPOINT, target_w, np.nan)
     progress = _accrue(orders.demands, orders.progress, enforced, image, dt_s)
     return Decision(
-        state=_next(snapshot, senses, image, enforced, target_w, verdict, progress, state),
+        state=_next(snapshot, senses, image, enforced, target_w, verdict, progress, state, liked),
         command=command,
         target_w=target_w,
-        reason=_reason(command, split, rest_w, enforced, own_upper_w, image, plant, verdict),
+        reason=_reason(split, rest_w, enforced, own_upper_w, plant, verdict, liked),
         severity=verdict.severity.astype(np.int8),
         cause=verdict.cause.astype(np.int8),
         site_severity=int(verdict.site),
@@ -186,14 +191,13 @@ def _command(target_w: Floats, rest_w: Floats, held: Bools, image: Image, plant:
 
 
 def _reason(
-    command: Codes,
     split: Dispatch,
     rest_w: Floats,
     enforced: Enforced,
     own_upper_w: Floats,
-    image: Image,
     plant: Plant,
     verdict: _Verdict,
+    liked: Preference | None,
 ) -> Codes:
     """Return one Reason code per asset; later lines are stronger."""
     bound = enforced.bound[plant.node]
@@ -209,6 +213,8 @@ def _reason(
     reason = np.where(bridging & is_storage(plant), Reason.BRIDGE, reason)
     reason = np.where(split.kept & bound, Reason.HELD_STEADY, reason)
     reason = np.where(~bound & (rest_w > 0), Reason.RECHARGE, reason)
+    if liked is not None:
+        reason = np.where(~bound & liked.planned, Reason.PLANNED, reason)
     reason = np.where(np.isfinite(own_upper_w), Reason.ORDER, reason)
     reason = np.where(verdict.severity == Severity.PROTECT, Reason.PROTECTED, reason)
     reason = np.where(verdict.excluded, Reason.ISOLATED, reason)
@@ -244,6 +250,7 @@ def _next(
     verdict: _Verdict,
     progress: Mapping[str, Progress],
     before: State,
+    liked: Preference | None,
 ) -> State:
     return State(
         mono_s=snapshot.mono_s,
@@ -258,4 +265,5 @@ def _next(
         upper_w=enforced.upper_w,
         tripped_s=verdict.tripped_s,
         off_since_s=verdict.off_since_s,
+        wished_w=None if liked is None else liked.wished_w,
     )

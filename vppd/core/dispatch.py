@@ -62,22 +62,23 @@ def dispatch(
     sustained: Envelope,
     rest_w: Floats,
     own_upper_w: Floats,
+    held_w: Floats | None = None,
 ) -> Dispatch:
     """Return the setpoints of all usable assets.
 
     Steady: least cost over all assets, storage limited to what it can hold for the horizon. Now: slow assets count as
     measured, fast ones take up the difference within what they can do this minute. ``own_upper_w`` is the most an asset
-    may draw by orders that name it, inf without one.
+    may draw by orders that name it, inf without one; ``held_w`` where the plan holds it, NaN for nowhere.
     """
     slow = image.usable & ~plant.fast
     steady_w = np.where(image.usable, rest_w, 0.0)
     if slow.any():
-        curves = merit_order(readings, image, plant, _with_headroom(sustained, plant), rest_w)
+        curves = merit_order(readings, image, plant, _with_headroom(sustained, plant), rest_w, held_w)
         steady_w = _split(image.base_w, curves, enforced.steady_lower_w, enforced.steady_upper_w, plant).power_w
     slow_w, kept = _budget(steady_w, slow, now, state, plant, np.minimum(plant.rated_upper_w, own_upper_w))
     measured_w = np.bincount(plant.node, weights=np.where(slow, image.power_w, 0.0), minlength=len(plant.nodes))
     fast = np.flatnonzero(image.usable & plant.fast)
-    curves = _only(merit_order(readings, image, plant, now, rest_w), fast)
+    curves = _only(merit_order(readings, image, plant, now, rest_w, held_w), fast)
     split = _split(image.base_w + measured_w, curves, enforced.lower_w, enforced.upper_w, plant, fast)
     target_w = np.where(slow, slow_w, 0.0)
     target_w[fast] = split.power_w

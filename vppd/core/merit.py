@@ -31,11 +31,13 @@ def resting(image: Image, plant: Plant, bound: Bools) -> Floats:
     return np.where(worth & ~bound[plant.node], power_w, 0.0)
 
 
-def merit_order(readings: Readings, image: Image, plant: Plant, bounds: Envelope, rest_w: Floats) -> Curves:
+def merit_order(
+    readings: Readings, image: Image, plant: Plant, bounds: Envelope, rest_w: Floats, held_w: Floats | None = None
+) -> Curves:
     """Return one convex curve per asset over its range; its least is at the power the asset prefers.
 
     Storage pays wear both ways from rest; compute pays by flex tier, the most tolerant shed first; a generator pays
-    for what it is held back.
+    for what it is held back. ``held_w``: clusters and generators that had better be held there, NaN for none. [W]
     """
     storage, generates = is_storage(plant), image.available_w < 0
     span_w = bounds.upper_w - bounds.lower_w
@@ -54,4 +56,23 @@ def merit_order(readings: Readings, image: Image, plant: Plant, bounds: Envelope
     cost[:, 1] = np.where(storage | generates, pay, -plant.tier_cost_per_wh[:, 2])
     cost[:, 2] = np.where(storage | generates, pay, -plant.tier_cost_per_wh[:, 3])
     cost[:, 3] = np.where(storage | generates, pay, 0.0)
+    if held_w is not None:
+        _hold(width_w, cost, held_w, generates, bounds)
     return Curves(node=plant.node, lower_w=bounds.lower_w, width_w=width_w, cost_per_wh=cost)
+
+
+def _hold(width_w: Floats, cost: Floats, held_w: Floats, generates: Bools, bounds: Envelope) -> None:
+    """Put the least of clusters' and generators' curves where they had better be held: beyond, power costs next to nothing."""
+    held = np.isfinite(held_w)
+    at_w = np.clip(np.where(held, held_w, bounds.upper_w), bounds.lower_w, bounds.upper_w)
+    cluster, above_w = held & ~generates, bounds.upper_w - at_w
+    for column in (2, 1, 0):  # the top of a cluster's range is what its most tolerant jobs draw
+        taken_w = np.where(cluster, np.minimum(width_w[:, column], above_w), 0.0)
+        width_w[:, column] -= taken_w
+        above_w = above_w - taken_w
+    width_w[cluster, 3] = (bounds.upper_w - at_w)[cluster]
+    cost[cluster, 3] = LEAST_COST_PER_WH
+    source = held & generates
+    width_w[source, 1] = (bounds.upper_w - at_w)[source]
+    width_w[source, 0] = (at_w - bounds.lower_w)[source]
+    cost[source, 0] = -LEAST_COST_PER_WH

@@ -51,6 +51,7 @@ class Reason(IntEnum):
     ISOLATED = 7
     NOT_READY = 8
     HELD_STEADY = 9
+    PLANNED = 10
 
 
 REASONS: Mapping[Reason, str] = MappingProxyType(
@@ -65,6 +66,7 @@ REASONS: Mapping[Reason, str] = MappingProxyType(
         Reason.ISOLATED: "not written to: a failsafe isolates it",
         Reason.NOT_READY: "nothing is written before the start-up checks are done",
         Reason.HELD_STEADY: "kept where it is: the change is within its dead band",
+        Reason.PLANNED: "as the plan has it: nothing else binds",
     }
 )
 
@@ -109,6 +111,8 @@ class State:
     """(n,) since when storage has been far from its setpoint, inf while it follows. [s]"""
     tripped_s: Floats
     """(r, n) last time each asset rule of the failsafe table held. [s]"""
+    wished_w: Floats | None = None
+    """(n,) how far the wishes of the plan have got by the site's ramps, NaN for none; None: there is no wish. [W]"""
 
     @classmethod
     def first(cls, plant: Plant, progress: Mapping[str, Progress] | None = None) -> State:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
 
@@ -13,7 +14,7 @@ from vppd.core.cycle import decide
 from vppd.core.state import Decision, Phase, State
 from vppd.model import Order, Signal
 from vppd.runtime.clock import Clock, tick_after
-from vppd.snapshot import Health, Plant, Readings, Snapshot
+from vppd.snapshot import Floats, Health, Plant, Readings, Snapshot
 
 log = structlog.get_logger()
 
@@ -67,7 +68,10 @@ class Cycle:
         image: Callable[[], Readings],
         health: Callable[[float], Health],
         consequence: Consequence,
+        preferred: Callable[[datetime], Floats | None] = lambda _: None,
     ) -> None:
+        """``preferred``: what the plan wishes of each asset at a moment, see ``Snapshot.preferred_w``. [W]"""
+        self._preferred = preferred
         self._clock, self._inbox, self._image, self._health, self._consequence = (
             clock,
             inbox,
@@ -100,13 +104,15 @@ class Cycle:
 
     def _once(self, plant: Plant, state: State, mono_s: float) -> State:
         self._inbox.wake.clear()
+        at = self._clock.now()
         snapshot = Snapshot(
-            at=self._clock.now(),
+            at=at,
             mono_s=mono_s,
             readings=self._image(),
             orders=tuple(self._inbox.orders),
             signals=tuple(self._inbox.signals.values()),
             health=self._health(self.beat.late_s),
+            preferred_w=self._preferred(at),
         )
         decision = decide(snapshot, state, plant)
         closed = (t for t in decision.transitions if t.progress.phase in (Phase.COMPLETED, Phase.ABORTED))

@@ -43,6 +43,10 @@ _TYPES: Mapping[str, type[Any]] = MappingProxyType(
         )
     }
 )
+_LATER: Mapping[str, frozenset[str]] = MappingProxyType(
+    {"Snapshot": frozenset({"preferred_w"}), "State": frozenset({"wished_w"})}
+)
+"""Fields that older records do not have: left out while None, so that they read and digest as they always did."""
 _ENUMS: Mapping[str, type[Enum]] = MappingProxyType({"OrderKind": OrderKind, "Phase": Phase})
 
 
@@ -78,7 +82,10 @@ def _plain(value: object, arrays: list[NDArray[Any]]) -> Any:
         case np.generic():
             return value.item()
         case _ if is_dataclass(value):
-            return {"$d": type(value).__name__, "f": [_plain(getattr(value, f.name), arrays) for f in fields(value)]}
+            later = _LATER.get(type(value).__name__, frozenset())
+            found = [(f.name, getattr(value, f.name)) for f in fields(value)]
+            kept = [v for name, v in found if v is not None or name not in later]
+            return {"$d": type(value).__name__, "f": [_plain(v, arrays) for v in kept]}
         case _:
             return value
 
@@ -101,7 +108,10 @@ def _value(plain: Any, buffer: memoryview, at: list[int]) -> Any:
         case _:
             kind = _TYPES[body]
             values = [_value(v, buffer, at) for v in rest[0][1]]
-            return kind(**dict(zip((f.name for f in fields(kind)), values, strict=True)))
+            names = [f.name for f in fields(kind)]
+            if len(values) < len(names):
+                names = [name for name in names if name not in _LATER.get(body, frozenset())]
+            return kind(**dict(zip(names, values, strict=True)))
 
 
 def _array(body: Any, buffer: memoryview, at: list[int]) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from vppd.core.cycle import decide
 from vppd.core.state import Command, Decision, State, Transition
 from vppd.model import Interval, Kind, Order, OrderKind, Signal
 from vppd.plant import plant_of
-from vppd.snapshot import Health, Plant, Readings, Snapshot
+from vppd.snapshot import Floats, Health, Plant, Readings, Snapshot
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -66,6 +66,8 @@ class World:
     """Assets whose devices do not answer."""
     stuck: set[str] = field(default_factory=set)
     """Assets that acknowledge setpoints and do nothing."""
+    preferred_w: Floats | None = None
+    """What the plan wishes of each asset, NaN for nothing. [W]"""
     transitions: list[Transition] = field(default_factory=list)
     history: list[Decision] = field(default_factory=list)
 
@@ -122,8 +124,9 @@ class World:
         for _ in range(cycles):
             self._measure()
             snapshot = Snapshot(
-                self.at, self.mono_s, self.readings.copy(), tuple(self.orders), tuple(self.signals), self.health
-            )
+                self.at, self.mono_s, self.readings.copy(), tuple(self.orders), tuple(self.signals), self.health,
+                self.preferred_w,
+            )  # fmt: skip
             decision = decide(snapshot, self.state, self.plant)
             self.state = decision.state
             self.transitions.extend(decision.transitions)

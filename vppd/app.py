@@ -13,16 +13,16 @@ from typing import Any
 import structlog
 import uvloop
 
-from vppd.api.app import build_app
+from vppd import dispatch_link as links
+from vppd.api.app import Views, build_app
 from vppd.api.serve import serve
 from vppd.config.load import Config, examine
 from vppd.config.table import InvalidConfig
 from vppd.consequences import Consequences, LastDecision
 from vppd.core.state import Decision, State
-from vppd.dispatch_link import DispatchLink
 from vppd.errors import ConfigError, Garbled
+from vppd.grid.openadr3_config import openadr_problems
 from vppd.grid.setup import grid_problems
-from vppd.grid.site import EVERYTHING
 from vppd.ledger.sqlite import SqliteLedger, open_ledger
 from vppd.ledger.telemetry import Retention, TelemetryStore, frames, open_telemetry
 from vppd.model import Order
@@ -42,7 +42,7 @@ from vppd.runtime.memory import settle_memory
 from vppd.runtime.metrics import Metrics
 from vppd.runtime.record import Replay
 from vppd.runtime.registry import Connect, Unusable, connections
-from vppd.runtime.resumption import closed, why_not
+from vppd.runtime.resumption import closed
 from vppd.runtime.signals import Signals
 from vppd.runtime.told import Told
 from vppd.runtime.watchdog import Notifier
@@ -52,7 +52,7 @@ READY_WITHIN_S = 10.0
 """Devices that have not answered by then are started without. [s]"""
 RELEASE_WITHIN_S = 10.0
 """Time for giving every device back at the end. [s]"""
-DECIDING = ("intake", "cycle")
+DECIDING = (*links.DECIDING, "cycle")
 """Tasks that end before anything is released: the next beat would take a device back."""
 EXIT_LEDGER = 4
 
@@ -69,6 +69,8 @@ def checked(path: Path) -> Config:
             problems += error.problems
         if config.grid is not None:
             problems += grid_problems(config, config.grid)
+        if config.openadr is not None:
+            problems += openadr_problems(config, config.openadr)
     if config is None or problems:
         raise InvalidConfig(path, problems)
     return config
@@ -147,7 +149,10 @@ class Daemon:
         )  # fmt: skip
         self._metrics.watch(self._plant.asset_ids, self._devices.table.frame)
         self._cycle: Cycle | None = None
-        self._dispatch = self._dispatch_link(config)
+        self._links = links.GridLinks(
+            config, self._plant, ledger, self._register, self._inbox, self._vitals, self._clock,
+            decision=lambda: self._last.decision, hints=self._hints, judged=self._metrics.judged,
+        )  # fmt: skip
 
     async def run(self, signals: Signals) -> None:
         """Work until told to stop or to go on with another configuration. Raises Garbled when the ledger is corrupt."""
@@ -167,27 +172,23 @@ class Daemon:
 
     def _resumable(self) -> list[Order]:
         """Return the open orders that this plant can carry out; those about something gone are closed and said so."""
-        known, at = {*self._plant.nodes, *self._plant.asset_ids, EVERYTHING}, self._clock.now()
-        kept = []
-        for order in self._register.orders:
-            if reason := why_not(order, known, {}):
-                log.error("order_not_carried_on", order_id=order.order_id, resource=order.resource, reason=reason)
-                self._journal.write(closed(order, reason, at))
-            else:
-                kept.append(order)
+        kept, gone = links.carried_on(self._register.orders, self._config, self._plant)
+        for order, reason in gone:
+            log.error("order_not_carried_on", order_id=order.order_id, resource=order.resource, reason=reason)
+            self._journal.write(closed(order, reason, self._clock.now()))
         return kept
 
     def _work(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
-        link = self._dispatch
+        views: Views = self._links.views
         consequences = Consequences(
             plant=self._plant,
             actuators=self._devices.actuators,
             write=self._journal.write,
-            post=link.outbox.post if link else _to_nobody,
+            post=self._links.post,
             record=self._telemetry.record if self._config.site.record else None,
-            reporter=link.reporter if link else None,
-            sender=link.sender if link else None,
-            after=[self._last.take, self._observe],
+            reporter=self._links.reporter,
+            sender=self._links.sender,
+            after=[self._last.take, self._observe, self._links.observe],
         )
         panel = Panel(
             self._plant, self._last, self._inbox, self._vitals, self._metrics, self._clock, self._ledger, self._register,
@@ -201,11 +202,11 @@ class Daemon:
         ]
         work += [
             ("cycle", self._decide(consequences)),
-            ("socket", serve(build_app(panel, panel), self._config.site.socket)),
+            ("socket", serve(build_app(panel, panel, views), self._config.site.socket)),
         ]
         if self._config.http is not None:
-            work.append(("http", serve(build_app(panel), self._config.http.listen)))
-        return work + (link.work() if link else [])
+            work.append(("http", serve(build_app(panel, views=views), self._config.http.listen)))
+        return work + self._links.work()
 
     async def _decide(self, consequences: Consequences) -> None:
         """Wait until every device has been tried, then run the beat."""
@@ -233,14 +234,6 @@ class Daemon:
             self._notifier.ready(f"{self._plant.nodes[0]}: {len(snapshot.orders)} orders")
         self._notifier.alive()
 
-    def _dispatch_link(self, config: Config) -> DispatchLink | None:
-        if config.grid is None:
-            return None
-        return DispatchLink(
-            config, config.grid, self._ledger, self._register, self._inbox, self._vitals, self._clock,
-            decision=lambda: self._last.decision, hints=self._hints, judged=self._metrics.judged,
-        )  # fmt: skip
-
     def _hints(self, tag: str) -> Sequence[tuple[str, float]]:
         node = self._plant.nodes.index(tag)
         return self._devices.shed_first(i for i in range(len(self._plant.asset_ids)) if self._plant.node[i] == node)
@@ -255,7 +248,7 @@ class Daemon:
         while True:
             synchronised = clock_synchronised(kernel_status()) or not self._config.site.require_synchronised_clock
             self._vitals.clock_ok = steps.is_steady() and synchronised
-            self._vitals.link(self._dispatch is None or self._dispatch.connected)
+            self._vitals.link(self._links.connected)
             await asyncio.sleep(1.0)
 
     async def _until_told(self, signals: Signals) -> None:
@@ -272,11 +265,10 @@ class Daemon:
             log.error("reload_refused", error=str(error))
             self._notifier.ready("the new configuration was refused; the old one stays in force")
             return False
-        if self._differs_in_issuers_only(found):
+        if links.differs_in_links_only(self._config, found):
             log.info("reloaded")
             self._config = found
-            if self._dispatch is not None and found.grid is not None:
-                self._dispatch.replace_issuers(found, found.grid)
+            self._links.renew(found)
             self._notifier.ready("issuers and grants have been replaced")
             return False
         if self._is_under_order():
@@ -287,13 +279,6 @@ class Daemon:
         log.info("reloaded")
         self.successor = found
         return True
-
-    def _differs_in_issuers_only(self, found: Config) -> bool:
-        old = self._config
-        if found.grid is None or old.grid is None:
-            return found == old
-        grid = found.grid.model_copy(update={"issuers": old.grid.issuers})
-        return found.model_copy(update={"grid": grid}) == old
 
     def _is_under_order(self) -> bool:
         return self._last.decision is not None and bool(self._last.decision.demands)
@@ -311,7 +296,3 @@ class Daemon:
             async with asyncio.timeout(2.0):
                 await self._journal.flushed()
         return frozenset(self._plant.asset_ids) - set(late)
-
-
-def _to_nobody(*_: object, **__: object) -> None:
-    """There is no dispatcher to tell."""

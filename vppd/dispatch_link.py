@@ -1,36 +1,53 @@
-"""The dispatcher's link of a daemon: what comes in over its broker, what goes out, and what stands against new orders."""
+"""The links of a daemon to the grid: the dispatcher's broker, an OpenADR server, and what stands against new orders from either."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
 from vppd.config.grid import GridConfig
 from vppd.config.load import Config
 from vppd.core.failsafe import SITE_RULES, Severity
+from vppd.core.outlook import Outlook
 from vppd.core.state import Decision
+from vppd.grid.envelope import Sender
 from vppd.grid.intake import Desk, Memory, take_all
+from vppd.grid.openadr3 import Desk as OpenAdrDesk
+from vppd.grid.openadr3_link import OpenAdrLink
+from vppd.grid.openadr3_orders import PROTOCOL
 from vppd.grid.outbox import Outbox
 from vppd.grid.reporter import Hints, Reporter
 from vppd.grid.routes import subscriptions
 from vppd.grid.setup import broker_of, feed_terms, registry_of, sender_of, site_of
+from vppd.grid.site import EVERYTHING
 from vppd.grid.transport import MqttChannel
 from vppd.grid.verdict import Accepted, Conditions
 from vppd.ledger.projections import Owed
-from vppd.model import Signal
+from vppd.model import Order, Outbound, Signal
 from vppd.ports import Ledger
 from vppd.runtime.clock import Clock
 from vppd.runtime.cycle import Inbox
 from vppd.runtime.health import Vitals
+from vppd.runtime.resumption import why_not
+from vppd.snapshot import Plant, Snapshot
 
 
 class Records(Memory, Protocol):
     """What the ledger adds up to."""
 
     @property
+    def orders(self) -> tuple[Order, ...]:
+        """Orders that are open, of everybody."""
+        ...
+
+    @property
     def owed(self) -> tuple[Owed, ...]:
         """Messages still owed to the dispatcher, oldest first."""
         ...
+
+
+DECIDING = ("intake", "openadr")
+"""Tasks of the links that put orders in force."""
 
 
 class DispatchLink:
@@ -100,6 +117,107 @@ class DispatchLink:
             self._inbox.signal(Signal(said.issuer, said.level_frac, self._clock.mono_s()))
         self.reporter.heard(verdict.orders)
         self._inbox.take(verdict.orders)
+
+
+class GridLinks:
+    """All that a configuration has of links to the grid: a dispatcher's broker, an OpenADR server, both or neither."""
+
+    def __init__(
+        self,
+        config: Config,
+        plant: Plant,
+        ledger: Ledger,
+        records: Records,
+        inbox: Inbox,
+        vitals: Vitals,
+        clock: Clock,
+        *,
+        decision: Callable[[], Decision | None],
+        hints: Hints,
+        judged: Callable[[str], None],
+        outlooks: Callable[[], Mapping[str, Outlook]] = dict,
+    ) -> None:
+        """Prepare the links; ``outlooks`` returns the newest forecasts by series. Raises ConfigError."""
+        self.dispatch: DispatchLink | None = None
+        self.openadr: OpenAdrLink | None = None
+        if config.grid is not None:
+            self.dispatch = DispatchLink(
+                config, config.grid, ledger, records, inbox, vitals, clock,
+                decision=decision, hints=hints, judged=judged,
+            )  # fmt: skip
+        if config.openadr is not None:
+
+            def hold() -> str:
+                found = conditions(decision(), vitals)
+                return found.hold or ("" if found.clock_ok else "the clock of this machine is not synchronised")
+
+            desk = OpenAdrDesk(ledger, lambda: records.orders, records.catch_up, hold, inbox.take, vitals.ledger)
+            self.openadr = OpenAdrLink(config.openadr, site_of(config), plant, clock, desk, outlooks)
+
+    @property
+    def connected(self) -> bool:
+        """Say whether the dispatcher's link is up, or there is none to be."""
+        return self.dispatch is None or self.dispatch.connected
+
+    @property
+    def sender(self) -> Sender | None:
+        """What signs our messages, None without a dispatcher."""
+        return self.dispatch.sender if self.dispatch else None
+
+    @property
+    def reporter(self) -> Reporter | None:
+        """What makes news of decisions, None without a dispatcher."""
+        return self.dispatch.reporter if self.dispatch else None
+
+    @property
+    def views(self) -> dict[str, Callable[[], object]]:
+        """What there is to show, by name."""
+        return {"openadr": self.openadr.view} if self.openadr else {}
+
+    def post(self, *messages: Outbound, latest_only: bool = False) -> None:
+        """Publish news, if there is a dispatcher to tell."""
+        if self.dispatch is not None:
+            self.dispatch.outbox.post(*messages, latest_only=latest_only)
+
+    def observe(self, snapshot: Snapshot, decision: Decision) -> None:
+        """Take what was decided."""
+        if self.openadr is not None:
+            self.openadr.observe(snapshot, decision)
+
+    def work(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+        """Return the tasks of the links by name; those in ``DECIDING`` put orders in force."""
+        found = self.dispatch.work() if self.dispatch else []
+        return found + ([("openadr", self.openadr.run())] if self.openadr else [])
+
+    def renew(self, config: Config) -> None:
+        """Go on with a configuration that differs in what ``differs_in_links_only`` allows. Raises ConfigError."""
+        if self.dispatch is not None and config.grid is not None:
+            self.dispatch.replace_issuers(config, config.grid)
+        if self.openadr is not None and config.openadr is not None:
+            self.openadr.renew(config.openadr)
+
+
+def differs_in_links_only(old: Config, new: Config) -> bool:
+    """Say whether all that has changed is who may order what, or how an OpenADR server is reached that stays the same issuer."""
+    same: dict[str, object] = {}
+    if new.grid is not None and old.grid is not None:
+        same["grid"] = new.grid.model_copy(update={"issuers": old.grid.issuers})
+    if new.openadr is not None and old.openadr is not None and new.openadr.issuer == old.openadr.issuer:
+        same["openadr"] = old.openadr
+    return new.model_copy(update=same) == old
+
+
+def carried_on(orders: Iterable[Order], config: Config, plant: Plant) -> tuple[list[Order], list[tuple[Order, str]]]:
+    """Return which orders an earlier process left behind are carried on, and which are not, with the reason."""
+    known = {*plant.nodes, *plant.asset_ids, EVERYTHING}
+    issuers = {PROTOCOL: config.openadr.issuer if config.openadr else ""}
+    kept, gone = [], []
+    for order in orders:
+        if reason := why_not(order, known, issuers):
+            gone.append((order, reason))
+        else:
+            kept.append(order)
+    return kept, gone
 
 
 def conditions(decision: Decision | None, vitals: Vitals) -> Conditions:

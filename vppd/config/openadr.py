@@ -67,6 +67,8 @@ class OpenAdrConfig(Table):
     simple_w: tuple[NonNegative, NonNegative, NonNegative] | tuple[()] = ()
     emergency_limit_w: NonNegative | None = None
     fallback_limit_w: NonNegative | None = None
+    discard_after_outage: bool = False
+    """After an outage of the grid, seen by every UPS having been on battery, limits are void until they have been fetched again."""
     horizon_h: Annotated[float, Field(ge=1.0, le=8784.0)] = 48.0
 
     @model_validator(mode="after")

@@ -70,12 +70,16 @@ class Ven:
         self._vtn, self._config, self._terms, self._clock, self._deliver = vtn, config, terms, clock, deliver
         self._bell = asyncio.Event()
         self._answered_s, self._fetched_s = clock.mono_s(), -REST_S
-        self._failures, self._told, self._known = 0, "", False
+        self._failures, self._known = 0, False
         self._reasons: frozenset[tuple[str, str, str]] = frozenset()
         self.book = Book()
         """The server's objects as fetched last."""
         self.fetches = 0
         """Complete fetches so far."""
+        self.fetched_at: datetime | None = None
+        """When the newest complete fetch was."""
+        self.trouble = ""
+        """Why the newest fetch failed; empty when it did not."""
 
     @property
     def lost(self) -> bool:
@@ -120,7 +124,7 @@ class Ven:
         at = self._clock.now()
         seen = {event_id: self.book.seen.get(event_id, at) for event_id in events}
         self.book = Book(tuple(ours), tuple(events.values()), tuple(odd.values()), seen)
-        self.fetches += 1
+        self.fetches, self.fetched_at = self.fetches + 1, at
 
     def plan(self) -> Plan:
         """Return what the events in hand ask now."""
@@ -132,15 +136,15 @@ class Ven:
             await self.fetch()
         except DeviceError as error:
             self._failures += 1
-            if str(error) != self._told:
+            if str(error) != self.trouble:
                 level = log.error if isinstance(error, Refused) else log.warning
                 level("openadr_fetch_failed", issuer=self._terms.issuer, error=str(error), kind=type(error).__name__)
-            self._told = str(error)
+            self.trouble = str(error)
         else:
             if self._failures:
                 log.info("openadr_fetch_works_again", issuer=self._terms.issuer, failures=self._failures)
             self._answered_s, self._known = self._clock.mono_s(), True
-            self._failures, self._told = 0, ""
+            self._failures, self.trouble = 0, ""
 
     async def _tell(self) -> None:
         found = self.plan()

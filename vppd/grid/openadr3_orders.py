@@ -239,7 +239,9 @@ def reconcile(wanted: Sequence[Order], opened: Iterable[Order], issuer: str, at:
     An open order stays as it is, with its id and its baseline, when from now on it asks what is wanted. While orders are
     held up (``hold`` says why) nothing is added, and what is not wanted any more is released all the same.
     """
-    mine = [o for o in opened if o.protocol == PROTOCOL and o.issuer == issuer and o.kind is not OrderKind.RELEASE]
+    ours = [o for o in opened if o.protocol == PROTOCOL and o.issuer == issuer]
+    leaving = {o.resource for o in ours if o.kind is OrderKind.RELEASE}  # the cycle has not closed these yet
+    mine = [o for o in ours if o.kind is not OrderKind.RELEASE and o.order_id not in leaving]
     by_group: dict[str, list[Order]] = {}
     for order in mine:
         by_group.setdefault(order.group, []).append(order)

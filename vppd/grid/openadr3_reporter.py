@@ -28,8 +28,8 @@ class Reporter:
     def __init__(
         self, vtn: Vtn, ven: Ven, config: OpenAdrConfig, resource: str, figures: Figures, clock: Clock
     ) -> None:
-        self._vtn, self._ven, self._config, self._resource = vtn, ven, config, resource
-        self._figures, self._clock = figures, clock
+        self.serve(vtn, ven, config)
+        self._resource, self._figures, self._clock = resource, figures, clock
         self._since = clock.now()
         self._waiting: deque[dict[str, Any]] = deque(maxlen=MOST_WAITING)
         self._told: set[tuple[str, str]] = set()
@@ -40,6 +40,10 @@ class Reporter:
     def waiting(self) -> int:
         """Return how many reports the server does not have yet."""
         return len(self._waiting)
+
+    def serve(self, vtn: Vtn, ven: Ven, config: OpenAdrConfig) -> None:
+        """Report from now on for another configuration of the link; what waits goes there too."""
+        self._vtn, self._ven, self._config = vtn, ven, config
 
     async def run(self) -> None:
         """Send what is due for ever."""

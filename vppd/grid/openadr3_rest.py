@@ -51,6 +51,11 @@ class Vtn:
         self.requests = 0
         """Requests made so far, tokens included."""
 
+    @property
+    def token(self) -> str:
+        """Return the access token in hand, which may have run out; empty before the first request."""
+        return self._token
+
     async def programs(self) -> list[Any]:
         """Return every program the server shows us, as it says them."""
         return await self._list("/programs", {})

@@ -6,7 +6,7 @@ The newest origins are held back: what the quantiles would have been without the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,13 +94,15 @@ def forecast(
     levels: Sequence[float] = LEVELS,
     bounds: tuple[float, float] = (-np.inf, np.inf),
     trial: Trial = Trial(),
+    methods: Mapping[str, Method] = METHODS,
 ) -> Forecast:
     """Return the quantiles of the next ``steps``; without a ``method`` the one with the least back-tested pinball loss.
 
-    ``history`` (t,) begins at the start of a day and ends now. Raises KeyError for an unknown method.
+    ``history`` (t,) begins at the start of a day and ends now. ``methods``: those to choose from, such as what others said at each
+    origin. Raises KeyError for an unknown method.
     """
-    names = [method] if method else list(METHODS)
-    tried = [_forecast(name, history, steps, grid, tuple(levels), bounds, trial) for name in names]
+    names = [method] if method else list(methods)
+    tried = [_forecast(name, methods[name], history, steps, grid, tuple(levels), bounds, trial) for name in names]
     return min(tried, key=lambda found: (not found.score.known, found.score.pinball))
 
 
@@ -112,8 +114,15 @@ def pinball(levels: Iterable[float], values: Floats, truth: Floats) -> float:
     return float(np.nanmean(loss)) if np.isfinite(loss).any() else np.inf
 
 
+def held_back(t: int, steps: int, grid: Grid, trial: Trial = Trial()) -> Ints:
+    """Return the origins on which alone a forecast is scored."""
+    origins = _origins(t, steps, grid, trial)
+    return origins[int(np.ceil(len(origins) * (1.0 - HELD_BACK_FRAC))) :]
+
+
 def _forecast(
     name: str,
+    method: Method,
     history: Floats,
     steps: int,
     grid: Grid,
@@ -121,7 +130,6 @@ def _forecast(
     bounds: tuple[float, float],
     trial: Trial,
 ) -> Forecast:
-    method = METHODS[name]
     errors = _back_test(method, history, steps, grid, trial)
     score = _score(errors, history, levels, bounds, method, steps, grid, trial)
     point = method(history, steps, grid)

@@ -82,7 +82,7 @@ def decide(snapshot: Snapshot, state: State, plant: Plant) -> Decision:
         held |= liked.planned
     command = _command(target_w, rest_w, held, image, plant, verdict)
     target_w = np.where(command == Command.SETPOINT, target_w, np.nan)
-    progress = _accrue(orders.demands, orders.progress, enforced, image, dt_s)
+    progress = _accrue(orders.demands, orders.progress, enforced, image, _counted_s(snapshot, state, plant))
     return Decision(
         state=_next(snapshot, senses, image, enforced, target_w, verdict, progress, state, liked),
         command=command,
@@ -107,6 +107,13 @@ def _step_s(snapshot: Snapshot, state: State, plant: Plant) -> float:
     if not np.isfinite(state.mono_s):
         return plant.cycle_s
     return min(max(snapshot.mono_s - state.mono_s, 0.0), LONGEST_STEP_S)
+
+
+def _counted_s(snapshot: Snapshot, state: State, plant: Plant) -> float:
+    """Return how much time this cycle's readings stand for in accounts: all of it at a long beat, not that of a pause. [s]"""
+    if not np.isfinite(state.mono_s):
+        return plant.cycle_s
+    return min(max(snapshot.mono_s - state.mono_s, 0.0), max(LONGEST_STEP_S, plant.cycle_s))
 
 
 def _judge(snapshot: Snapshot, state: State, plant: Plant, senses: Senses) -> _Verdict:

@@ -121,10 +121,10 @@ def unfit_revision(known: Offered | None, bid: Bid, state: State) -> str:
         bid.product, bid.resource, bid.direction, bid.interval,
     ):  # fmt: skip
         return "a revision keeps product, resource, direction and interval"
-    if state == "withdrawn":
-        return "" if known.state == "offered" and bid.revision >= before.revision else "it is withdrawn already"
-    if bid.revision <= before.revision:
-        return f"revision {bid.revision} does not follow {before.revision}"
     if bid.power_w < known.awarded_w:
         return f"{known.awarded_w:g} W of it have been awarded, more than {bid.power_w:g} W"
+    if state == "withdrawn" and known.state == "withdrawn":
+        return "it is withdrawn already"
+    if bid.revision < before.revision or (bid.revision == before.revision and state == "offered"):
+        return f"revision {bid.revision} does not follow {before.revision}"
     return ""

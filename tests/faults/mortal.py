@@ -76,6 +76,11 @@ class MortalDaemon:
         self._hear()  # what it said before it died is not said by its successor
         self.ready.clear()
 
+    def reload(self) -> None:
+        """Have the present life read its configuration again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
     async def stop(self, limit_s: float) -> int:
         """End the present life in an orderly way, and return its exit code."""
         assert self._process is not None

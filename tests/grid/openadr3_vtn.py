@@ -58,6 +58,11 @@ class TestVtn:
     shifts_once: bool = False
     """The first object disappears after the first page has been read."""
     expires_in_s: int | None = 3600
+    notifier: str = "mqtt://127.0.0.1"
+    """Where the notifier is said to be; empty: there is none."""
+    authentication: Json = field(default_factory=lambda: {"method": "ANONYMOUS"})
+    """How the notifier wants to be logged into."""
+    vens: list[Json] = field(default_factory=list)
     at: datetime = field(default_factory=lambda: datetime(2026, 3, 2, 11, 0, tzinfo=UTC))
 
     def add_program(self, name: str, **more: Any) -> Json:
@@ -108,6 +113,8 @@ class TestVtn:
         if path.startswith("/notifiers"):
             return self._notifier(path)
         lists = {"/programs": self.programs, "/events": self._events(request), "/reports": self.reports}
+        if self.vens:
+            lists["/vens"] = self.vens
         return self._page(request, lists[path]) if path in lists else _problem(404, "no such path")
 
     async def _token(self, request: Request) -> Response:
@@ -151,8 +158,8 @@ class TestVtn:
 
     def _notifier(self, path: str) -> Response:
         if path == "/notifiers":
-            said = {"URIS": ["mqtt://127.0.0.1"], "serialization": "JSON", "authentication": {"method": "ANONYMOUS"}}
-            return JSONResponse({"WEBHOOK": True, "MQTT": said})
+            said = {"URIS": [self.notifier], "serialization": "JSON", "authentication": self.authentication}
+            return JSONResponse({"WEBHOOK": True} | ({"MQTT": said} if self.notifier else {}))
         about = path.removeprefix("/notifiers/mqtt/topics/")
         if about in self.topicless:
             return JSONResponse([])

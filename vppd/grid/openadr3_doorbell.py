@@ -55,8 +55,9 @@ class Doorbell:
 
     def programs(self, ids: Iterable[str]) -> None:
         """Listen for these programs from now on."""
-        if frozenset(ids) != self._programs:
-            self._programs = frozenset(ids)
+        found = frozenset(ids)
+        if found != self._programs:
+            self._programs = found
             self._moved.set()
 
     async def run(self) -> None:

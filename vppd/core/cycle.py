@@ -25,7 +25,7 @@ from vppd.core.failsafe import (
     judge_site,
 )
 from vppd.core.merit import resting
-from vppd.core.obligations import bound_in_force, obligations
+from vppd.core.obligations import Obligations, bound_in_force, obligations
 from vppd.core.settle import accrue
 from vppd.core.state import Codes, Command, Decision, Demand, Progress, Reason, State
 from vppd.model import Bounds, OrderKind
@@ -82,7 +82,7 @@ def decide(snapshot: Snapshot, state: State, plant: Plant) -> Decision:
         held |= liked.planned
     command = _command(target_w, rest_w, held, image, plant, verdict)
     target_w = np.where(command == Command.SETPOINT, target_w, np.nan)
-    progress = _accrue(orders.demands, orders.progress, enforced, image, _counted_s(snapshot, state, plant))
+    progress = _accrue(orders, enforced, image, _counted_s(snapshot, state, plant))
     return Decision(
         state=_next(snapshot, senses, image, enforced, target_w, verdict, progress, state, liked),
         command=command,
@@ -230,20 +230,19 @@ def _reason(
     return np.where(plant.controllable, reason, Reason.WATCHED).astype(np.int8)
 
 
-def _accrue(
-    demands: Sequence[Demand], progress: Mapping[str, Progress], enforced: Enforced, image: Image, dt_s: float
-) -> Mapping[str, Progress]:
-    """Return the orders' progress with this cycle's delivery booked."""
-    booked = dict(progress)
-    for d in demands:
+def _accrue(orders: Obligations, enforced: Enforced, image: Image, dt_s: float) -> Mapping[str, Progress]:
+    """Return the orders' progress with this cycle's delivery booked, each against what is left by those beside it."""
+    booked = dict(orders.progress)
+    for d in orders.demands:
         power_w = float(image.node_power_w[d.node] if d.asset < 0 else np.nan_to_num(image.power_w[d.asset]))
         bound_w = bound_in_force(d)
         ramped_w = float(enforced.upper_w[d.node]) if d.asset < 0 else bound_w
         follows = d.order.kind in (OrderKind.SETPOINT, OrderKind.REGULATION)
         over_w = abs(power_w - ramped_w) if follows else power_w - max(bound_w, ramped_w)
         known = booked[d.order.order_id]
+        baseline_w = known.baseline_w - orders.beside_w.get(d.order.order_id, 0.0)
         booked[d.order.order_id] = replace(
-            known, delivery=accrue(known.delivery, power_w, bound_w, known.baseline_w, over_w, dt_s)
+            known, delivery=accrue(known.delivery, power_w, bound_w, baseline_w, over_w, dt_s)
         )
     return booked
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -24,6 +24,8 @@ class Obligations:
     demands: tuple[Demand, ...]
     progress: Mapping[str, Progress]
     transitions: tuple[Transition, ...]
+    beside_w: Mapping[str, float]
+    """By order: what other sold reductions take off the same power; orders without any are left out. [W]"""
 
 
 def obligations(snapshot: Snapshot, state: State, plant: Plant, image: Image, *, released: bool) -> Obligations:
@@ -42,8 +44,39 @@ def obligations(snapshot: Snapshot, state: State, plant: Plant, image: Image, *,
         if now is not None and now.phase is Phase.ACTIVE and order.kind is not OrderKind.RELEASE:
             active.append(order)
     kept = {o.order_id: progress[o.order_id] for o in snapshot.orders if o.order_id in progress}
-    demands = tuple(_demand(order, kept[order.order_id], snapshot, plant) for order in active)
-    return Obligations(demands, kept, tuple(transitions))
+    beside_w = {o.order_id: w for o in active if (w := _beside_w(o, active, plant)) > 0.0}
+    demands = tuple(
+        _demand(order, kept[order.order_id], beside_w.get(order.order_id, 0.0), snapshot, plant) for order in active
+    )
+    return Obligations(demands, kept, tuple(transitions), beside_w)
+
+
+def _beside_w(order: Order, active: Sequence[Order], plant: Plant) -> float:
+    """Return what other sold reductions take off the power that the order is about. [W]
+
+    What was sold twice over is owed twice over: reductions of products add up, also those of what is beneath the resource.
+    Without this the larger of two awards at one time would be delivered, and accounted for, as both.
+    """
+    if not _is_sold_reduction(order):
+        return 0.0
+    own = locate(order.resource, plant)
+    others = (o for o in active if o is not order and _is_sold_reduction(o) and _is_within(o.resource, own, plant))
+    return float(sum(o.power_w or 0.0 for o in others))
+
+
+def _is_sold_reduction(order: Order) -> bool:
+    return order.kind is OrderKind.REDUCE and bool(order.product)
+
+
+def _is_within(resource: str, place: tuple[int, int], plant: Plant) -> bool:
+    """Say whether a resource is the (node, asset) ``place`` or beneath it."""
+    node, asset = locate(resource, plant)
+    if place[1] >= 0:
+        return asset == place[1]
+    node = int(plant.node[asset]) if asset >= 0 else node
+    while node >= 0 and node != place[0]:
+        node = int(plant.parent[node])
+    return node >= 0
 
 
 def _step(
@@ -138,10 +171,12 @@ def _covers(release: Order, earlier: Order) -> bool:
     return release.resource in ("*", earlier.resource, earlier.order_id)
 
 
-def _demand(order: Order, progress: Progress, snapshot: Snapshot, plant: Plant) -> Demand:
+def _demand(order: Order, progress: Progress, beside_w: float, snapshot: Snapshot, plant: Plant) -> Demand:
     node, asset = locate(order.resource, plant)
-    lower_w, upper_w = _bounds(order, progress, _signal(order, snapshot.signals, snapshot.mono_s), plant.margin_frac)
-    steady = _bounds(order, progress, 0.0, plant.margin_frac)
+    baseline_w = progress.baseline_w - beside_w
+    signal = _signal(order, snapshot.signals, snapshot.mono_s)
+    lower_w, upper_w = _bounds(order, baseline_w, signal, plant.margin_frac)
+    steady = _bounds(order, baseline_w, 0.0, plant.margin_frac)
     return Demand(order, node, asset, lower_w, upper_w, *steady, _rate(order, progress, (lower_w, upper_w), plant))
 
 
@@ -151,19 +186,19 @@ def _signal(order: Order, signals: tuple[Signal, ...], mono_s: float) -> float:
     return fresh[-1] if fresh else 0.0
 
 
-def _bounds(order: Order, progress: Progress, signal: float, margin_frac: float) -> tuple[float, float]:
+def _bounds(order: Order, baseline_w: float, signal: float, margin_frac: float) -> tuple[float, float]:
     """Return the range of power the order leaves. [W]"""
     power_w = order.power_w or 0.0
     match order.kind:
         case OrderKind.LIMIT:
             return -np.inf, power_w - margin_frac * abs(power_w)
         case OrderKind.REDUCE:
-            upper_w = progress.baseline_w - power_w
+            upper_w = baseline_w - power_w
             return -np.inf, upper_w - margin_frac * abs(upper_w)
         case OrderKind.SETPOINT:
             return power_w, power_w
         case OrderKind.REGULATION:
-            target_w = progress.baseline_w + signal * power_w
+            target_w = baseline_w + signal * power_w
             return target_w, target_w
         case OrderKind.RELEASE:
             return -np.inf, np.inf

@@ -6,7 +6,7 @@ Kept in steps of a few seconds for a little over a day, in memory: an interval t
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
@@ -77,7 +77,7 @@ class SiteFigures:
             return None if mean_w is None else mean_w * span_s / 3_600.0
         if payload_type in MEANS:
             return self._mean(payload_type, interval.start, span_s)
-        i = bisect_right(self._at_s, interval.end.timestamp()) - 1
+        i = bisect_left(self._at_s, interval.end.timestamp()) - 1
         if i < 0 or self._at_s[i] + STEP_S < interval.start.timestamp():
             return None
         return self._states[i] if payload_type == "OPERATING_STATE" else _finite(self._said[i].get(payload_type))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from vppd.config.load import Config
 from vppd.config.plant import STORAGE, AssetConfig
-from vppd.model import Setpoint
-from vppd.ports import Planner
+from vppd.model import Applied, Kind, Setpoint
+from vppd.ports import Planner, Window
 from vppd.runtime.actuator import Actuator
 from vppd.runtime.clock import Clock
 from vppd.runtime.cluster_actuator import ClusterActuator
@@ -19,6 +19,7 @@ from vppd.runtime.link import Device, attend
 from vppd.runtime.poller import Pace
 from vppd.runtime.registry import Connect
 from vppd.runtime.table import LatestValues
+from vppd.runtime.windows import Windows
 from vppd.snapshot import Plant
 
 TOLERANCE_FRAC = 0.02
@@ -50,6 +51,7 @@ class Devices:
         self._config, self._connects, self._clock = config, connects, clock
         self._rng = random.Random(seed)  # noqa: S311 - spreads polls and retries, guards nothing
         self.table = LatestValues(plant.asset_ids)
+        self._windows = {asset.id: Windows(asset.id) for asset in config.assets if asset.kind is Kind.CLUSTER}
         self.actuators = {
             i: self._actuator(i, asset, book) for i, asset in enumerate(config.assets) if plant.controllable[i]
         }
@@ -61,6 +63,15 @@ class Devices:
             if intent.asset_id in by_id:
                 by_id[intent.asset_id].inherit(intent)
 
+    def reserve(self, asset_id: str, windows: Sequence[Window]) -> None:
+        """Have a cluster's scheduler, if it can, keep power free in these windows and no others; returns at once."""
+        self._windows[asset_id].want(windows)
+
+    @property
+    def reserved(self) -> Mapping[str, tuple[Applied, ...]]:
+        """What each cluster keeps free of the windows it was asked for, once it has answered. [W]"""
+        return {asset_id: windows.kept for asset_id, windows in self._windows.items()}
+
     def shed_first(self, assets: Iterable[int]) -> list[tuple[str, float]]:
         """Return the nodes that could be throttled on some assets, the first to shed first: (name, power [W])."""
         samples = (self.table.latest(i) for i in assets)
@@ -71,7 +82,10 @@ class Devices:
         async with asyncio.TaskGroup() as group:
             for i, asset in enumerate(self._config.assets):
                 planner = self._planners.get(asset.id) if i in self.actuators else None
-                device = Device(asset.id, self._connects[asset.id], self._pace(asset), self.actuators.get(i), planner)
+                device = Device(
+                    asset.id, self._connects[asset.id], self._pace(asset), self.actuators.get(i), planner,
+                    self._windows.get(asset.id) if i in self.actuators else None,
+                )  # fmt: skip
                 group.create_task(attend(device, self.table, self._clock, self._rng), name=f"device-{asset.id}")
 
     def _pace(self, asset: AssetConfig) -> Pace:

@@ -13,12 +13,13 @@ from typing import Never, Protocol, runtime_checkable
 import structlog
 
 from vppd.model import Applied, Sample, Setpoint
-from vppd.ports import Controllable, Plannable, Planner
+from vppd.ports import Controllable, Plannable, Planner, Reservable
 from vppd.runtime.actuator import Actuator
 from vppd.runtime.clock import Clock
 from vppd.runtime.poller import Pace, watch
 from vppd.runtime.supervise import Backoff, Link, Up, supervise
 from vppd.runtime.table import LatestValues
+from vppd.runtime.windows import Windows
 
 log = structlog.get_logger()
 
@@ -45,6 +46,8 @@ class Device:
     """None: watched only."""
     planner: Planner | None = None
     """Chooses for a cluster that lets it; outlives reconnections."""
+    windows: Windows | None = None
+    """What a cluster's scheduler is told of awards, if it can be told."""
 
 
 async def attend(
@@ -78,6 +81,8 @@ async def _run(device: Device, table: LatestValues, clock: Clock, connected: obj
         async with asyncio.TaskGroup() as group:
             if device.actuator is not None:
                 _command(group, device.actuator, connected, device.planner, partial(table.set_rejected, i))
+            if device.windows is not None and isinstance(connected, Reservable):
+                group.create_task(device.windows.keep(connected))
             group.create_task(watch(device.asset_id, connected, device.pace, clock, store))
     finally:
         silence.cancel()

@@ -161,3 +161,81 @@ def _any_load(draw: st.DrawFn, k: int, steps: int) -> Json:
         "first_step": first,
         "last_step": draw(st.integers(first, steps - 1)),
     }
+
+
+@st.composite
+def rich_instance(draw: st.DrawFn) -> Json:
+    """Return an instance of a few steps that uses any of the optional keys."""
+    problem = draw(random_instance())
+    steps = len(problem["inflexible_load_w"])
+    names = [asset["name"] for kind in ("batteries", "renewables", "flexible_loads") for asset in problem[kind]]
+    for load in problem["flexible_loads"]:
+        load |= draw(_any_terms(steps))
+    if draw(st.booleans()):
+        problem["demand_charge"] = {"cost_per_w": draw(st.sampled_from([0.0, 1e-5, 1e-3]))}
+        if draw(st.booleans()):
+            problem["demand_charge"]["billed_peak_w"] = draw(st.integers(0, 20)) * 100.0
+    if draw(st.booleans()):
+        grams = st.integers(0, 8).map(lambda v: v * 0.1)
+        problem["carbon_g_per_wh"] = draw(st.lists(grams, min_size=steps, max_size=steps))
+        problem["carbon_cost_per_g"] = draw(st.sampled_from([0.0, 1e-5, 1e-4]))
+    if draw(st.booleans()):
+        problem["reserves"] = [draw(_any_reserve(k, problem)) for k in range(draw(st.integers(1, 3)))]
+    if draw(st.booleans()):
+        problem["green"] = draw(_any_green(steps))
+    if draw(st.booleans()):
+        problem["feeds"] = [draw(_any_feed(k, names, steps)) for k in range(draw(st.integers(1, 2)))]
+    return problem
+
+
+@st.composite
+def _any_terms(draw: st.DrawFn, steps: int) -> Json:
+    found: Json = {}
+    if draw(st.booleans()):
+        found["delay_cost_per_wh_h"] = draw(st.sampled_from([0.0, 1e-5, 1e-4]))
+    if draw(st.booleans()):
+        found["curtail_cost_per_wh"] = draw(st.sampled_from([0.0, 5e-5, 1e-3]))
+    if draw(st.booleans()):
+        found["rebound_frac"] = draw(st.sampled_from([0.0, 0.3, 1.0]))
+        found["rebound_steps"] = draw(st.integers(1, steps))
+    return found
+
+
+@st.composite
+def _any_reserve(draw: st.DrawFn, k: int, problem: Json) -> Json:
+    steps = len(problem["inflexible_load_w"])
+    names = [asset["name"] for kind in ("batteries", "flexible_loads") for asset in problem[kind]]
+    found: Json = {
+        "name": f"reserve-{k}",
+        "direction": draw(st.sampled_from(["up", "down"])),
+        "power_w": draw(st.lists(st.sampled_from([0.0, 0.0, 50.0, 300.0]), min_size=steps, max_size=steps)),
+        "sustain_h": draw(st.sampled_from([0.0, 0.1, 0.5, 1.5])),
+    }
+    if names and draw(st.booleans()):
+        found["resources"] = draw(st.lists(st.sampled_from(names), unique=True))
+    return found
+
+
+@st.composite
+def _any_green(draw: st.DrawFn, steps: int) -> Json:
+    part = st.sampled_from([0.0, 0.2, 0.6, 0.95])
+    found: Json = {draw(st.sampled_from(["share_of_load_frac", "self_use_frac"])): draw(part)}
+    if draw(st.booleans()):
+        found |= {"share_of_load_frac": draw(part), "self_use_frac": draw(part)}
+    if draw(st.booleans()):
+        found["window_steps"] = draw(st.integers(1, steps))
+    if draw(st.booleans()):
+        found["shortfall_cost_per_wh"] = draw(st.sampled_from([1e-5, 1e-3]))
+    return found
+
+
+@st.composite
+def _any_feed(draw: st.DrawFn, k: int, names: list[str], steps: int) -> Json:
+    power = st.integers(0, 20).map(lambda v: v * 100.0)
+    found: Json = {"tag": f"feed-{k}", "import_max_w": draw(power) + draw(power)}
+    found["members"] = draw(st.lists(st.sampled_from(names), unique=True)) if names else []
+    if draw(st.booleans()):
+        found["export_max_w"] = draw(power)
+    if draw(st.booleans()):
+        found["inflexible_load_w"] = draw(st.lists(power, min_size=steps, max_size=steps))
+    return found

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 import highspy
 import numpy as np
+
+from tests.core.schedule_extra_oracle import FurtherRows, further_constraints, further_cost, import_price
 
 Json = dict[str, Any]
 NEAR = 1e-5
@@ -41,6 +44,7 @@ def _constraints(problem: Json, answer: Json) -> Iterator[tuple[str, float, floa
         power = np.array(answer["flexible_loads"][load["name"]])
         total = total + power
         yield from _load(problem, load, power)
+    yield from further_constraints(problem, answer)
     yield "power balance", float(np.abs(total - net).max()), size_w
 
 
@@ -65,19 +69,20 @@ def _load(problem: Json, load: Json, power: Any) -> Iterator[tuple[str, float, f
     yield f"{name} max_w", float(power[window].max()) - load["max_w"], load["max_w"]
     yield f"{name} min_w", load["min_w"] - float(power[window].min()), load["max_w"]
     missing_wh = load["energy_wh"] - float(power.sum()) * problem["step_s"] / 3600.0
-    yield f"{name} energy_wh", missing_wh, load["energy_wh"]
+    if "curtail_cost_per_wh" not in load:
+        yield f"{name} energy_wh", missing_wh, load["energy_wh"]
 
 
 def cost_of(problem: Json, answer: Json) -> float:
     """Return what the schedule costs by the tariff."""
     step_h, total = problem["step_s"] / 3600.0, 0.0
     for t, power in enumerate(answer["import_w"]):
-        price = problem["price_import_per_wh"][t] if power > 0.0 else problem["price_export_per_wh"][t]
+        price = import_price(problem, t) if power > 0.0 else problem["price_export_per_wh"][t]
         total += step_h * power * price
     for battery in problem["batteries"]:
         turned = float(np.abs(answer["batteries"][battery["name"]]["power_w"]).sum()) * step_h
         total += battery.get("wear_cost_per_wh", 0.0) / 2.0 * turned
-    return total
+    return total + further_cost(problem, answer)
 
 
 def best_cost(problem: Json, limit_s: float = 60.0, gap_frac: float = 1e-4) -> tuple[float, float] | None:
@@ -111,6 +116,7 @@ class _Textbook:
         self.problem, self.steps = problem, len(problem["inflexible_load_w"])
         self.step_h = problem["step_s"] / 3600.0
         self.balance: list[dict[int, float]] = [{} for _ in range(self.steps)]
+        self.at: dict[str, dict[int, int]] = defaultdict(dict)
         for t in range(self.steps):
             self._grid(t)
         for battery in problem["batteries"]:
@@ -118,11 +124,13 @@ class _Textbook:
         for source in problem["renewables"]:
             for t, most in enumerate(source["available_w"]):
                 least = 0.0 if source["curtailable"] else most
-                self.balance[t][self.add(least / 1e3, most / 1e3)] = 1.0
+                self.at[f"source/{source['name']}"][t] = given = self.add(least / 1e3, most / 1e3)
+                self.balance[t][given] = 1.0
         for load in problem["flexible_loads"]:
             self._load(load)
         for t, load_w in enumerate(problem["inflexible_load_w"]):
             self.row(load_w / 1e3, load_w / 1e3, self.balance[t])
+        FurtherRows(self).write()
 
     def add(self, lower: float, upper: float, price: float = 0.0, *, whole: bool = False) -> int:
         self.solver.addVar(lower, upper)
@@ -144,10 +152,11 @@ class _Textbook:
 
     def _grid(self, t: int) -> None:
         into, out = self.problem["site"]["import_max_w"] / 1e3, self.problem["site"]["export_max_w"] / 1e3
-        bought = self.add(0.0, into, self.problem["price_import_per_wh"][t] * 1e3 * self.step_h)
+        bought = self.add(0.0, into, import_price(self.problem, t) * 1e3 * self.step_h)
         sold = self.add(0.0, out, -self.problem["price_export_per_wh"][t] * 1e3 * self.step_h)
         self.either(bought, into, sold, out)
         self.balance[t] = {bought: 1.0, sold: -1.0}
+        self.at["bought"][t], self.at["sold"][t] = bought, sold
 
     def _battery(self, battery: Json) -> None:
         most, least = battery["charge_max_w"] / 1e3, battery["discharge_max_w"] / 1e3
@@ -166,13 +175,19 @@ class _Textbook:
             self.row(start, start, terms)
             self.balance[t] |= {charge: -1.0, discharge: 1.0}
             before = stored
+            for kind, column in (("charge", charge), ("discharge", discharge), ("stored", stored)):
+                self.at[f"{kind}/{battery['name']}"][t] = column
 
     def _load(self, load: Json) -> None:
         terms = {}
         for t in range(load["first_step"], load["last_step"] + 1):
-            power = self.add(load["min_w"] / 1e3, load["max_w"] / 1e3)
+            late_h = (t - load["first_step"]) * self.step_h
+            late = load.get("delay_cost_per_wh_h", 0.0) * late_h * 1e3 * self.step_h
+            self.at[f"load/{load['name']}"][t] = power = self.add(load["min_w"] / 1e3, load["max_w"] / 1e3, late)
             self.balance[t][power] = -1.0
             terms[power] = self.step_h
+        if "curtail_cost_per_wh" in load:
+            terms[self.add(0.0, np.inf, load["curtail_cost_per_wh"] * 1e3)] = 1.0
         self.row(load["energy_wh"] / 1e3, np.inf, terms)
 
 

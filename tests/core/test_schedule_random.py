@@ -8,7 +8,7 @@ from time import perf_counter
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.core.schedule_instances import Json, random_instance
+from tests.core.schedule_instances import Json, random_instance, rich_instance
 from tests.core.schedule_oracle import best_cost, breaches, cost_of
 from vppd.core.schedule import solve
 from vppd.core.schedule_problem import parse
@@ -25,6 +25,19 @@ load_solver()
 @given(random_instance())
 def test_any_instance_is_answered(problem: Json) -> None:
     """The answer is feasible, in time and within 0.1 % of the textbook program's, or names what conflicts."""
+    judge(problem)
+
+
+@pytest.mark.timeout(900)
+@settings(max_examples=max(EXAMPLES // 5, 50), deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(rich_instance())
+def test_any_instance_with_optional_keys_is_answered(problem: Json) -> None:
+    """The same holds with reserves, feeds, a demand charge, carbon, green rules and loads that suffer."""
+    judge(problem)
+
+
+def judge(problem: Json) -> None:
+    """Compare an answer with the textbook program's."""
     instance = parse(problem)
     began = perf_counter()
     answer = report(instance, solve(instance, perf_counter))
@@ -33,6 +46,7 @@ def test_any_instance_is_answered(problem: Json) -> None:
     if answer["status"] == "infeasible":
         assert reference is None
         assert answer["conflicts"]
+        assert not any("time_limit_s" in name for name in answer["conflicts"])
         return
     assert reference is not None
     cost, bound = reference

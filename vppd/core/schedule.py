@@ -15,7 +15,7 @@ import numpy as np
 from vppd.core.schedule_bound import least_cost
 from vppd.core.schedule_conflicts import conflicts, contradictions, elastic
 from vppd.core.schedule_groups import grouped
-from vppd.core.schedule_merit import merit_order, one_by_one, one_by_one_at
+from vppd.core.schedule_merit import merit_order, narrowed, one_by_one, one_by_one_at
 from vppd.core.schedule_plan import TOLERANCE_FRAC, Plan, excess_frac, settled
 from vppd.core.schedule_problem import Problem
 from vppd.core.schedule_program import Fixed, Flows, Layout, formulate, scale_of, two_sided
@@ -240,21 +240,24 @@ class _Search:
 
     def _rungs(self) -> list[Ladder]:
         if not self._ladders:
-            b = self.problem.batteries
-            self._ladders = [ladder(b, k, self.problem.step_h) for k in range(len(b.names))]
+            self._ladders = _ladders(self.problem)
         return self._ladders
 
     def _by_merit(self) -> Answer:
         """Return the answer when there is no time for a solver."""
-        self._offer(merit_order(self.problem, self._rungs()))
+        self._offer_merit()
         return self._heuristic() if self._has_plan() else self._separated()
+
+    def _offer_merit(self) -> None:
+        aside = narrowed(self.problem)
+        self._offer(merit_order(aside, self._rungs() if aside is self.problem else _ladders(aside)))
 
     def _heuristic(self) -> Answer:
         return Answer(Status.HEURISTIC, self.plan, self.lower, self._took_s())
 
     def _separated(self) -> Answer:
         """Return the answer when only keeping things apart stands in the way: a plan after all, or what conflicts."""
-        self._offer(merit_order(self.problem, self._rungs()))
+        self._offer_merit()
         if self._has_plan():
             return self._heuristic()
         limit_s = max(self._left_s(), SPARE_S)
@@ -271,6 +274,10 @@ class _Search:
         named = conflicts(self.problem, max(self._left_s(), SPARE_S), Fixed(charging, imports))
         proven = found.verdict is Verdict.SOLVED and named
         return self.infeasible(named if proven else (*named, UNPROVEN))
+
+
+def _ladders(problem: Problem) -> list[Ladder]:
+    return [ladder(problem.batteries, k, problem.step_h) for k in range(len(problem.batteries.names))]
 
 
 def _summed(of_member: Floats, group: Ints) -> Floats:

@@ -36,13 +36,13 @@ def _of_batteries(problem: Problem) -> Iterator[str]:
 
 
 def _of_loads(problem: Problem) -> Iterator[str]:
-    loads = problem.loads
+    loads, extras = problem.loads, problem.extras
     for k, name in enumerate(loads.names):
         steps = loads.last_step[k] - loads.first_step[k] + 1
         most_wh = loads.max_w[k] * steps * problem.step_h
         if loads.min_w[k] > loads.max_w[k]:
             yield f"flexible_loads.{name}: min_w {loads.min_w[k]:g} is above max_w {loads.max_w[k]:g}"
-        elif loads.energy_wh[k] > most_wh * (1.0 + 1e-9):
+        elif loads.energy_wh[k] > most_wh * (1.0 + 1e-9) and not (extras is not None and extras.terms.soft[k]):
             yield (
                 f"flexible_loads.{name}: energy_wh {loads.energy_wh[k]:g} is more than max_w {loads.max_w[k]:g} gives "
                 f"from step {loads.first_step[k]} to {loads.last_step[k]} ({most_wh:g} Wh)"
@@ -62,6 +62,8 @@ def conflicts(problem: Problem, limit_s: float, fixed: Fixed = FREE) -> tuple[st
 def elastic(program: Program, layout: Layout) -> Program:
     """Return the program of the least total breach of power balance, stored energy and loads' needs."""
     rows = np.concatenate((layout.balance, layout.dynamics.ravel(), layout.need))
+    if layout.extra is not None:
+        rows = np.concatenate((rows, layout.extra.elastic()))
     columns, count = len(program.cost), len(rows)
     one = np.ones(2 * count)
     return Program(
@@ -102,6 +104,9 @@ def _named(problem: Problem, layout: Layout, fixed: Fixed, dual: Floats, row_dua
         yield from _steps(f"flexible_loads.{name}.max_w {problem.loads.max_w[k]:g}", load_dual[k] < -BEARS)
         if abs(row_dual[layout.need[k]]) > BEARS:
             yield f"flexible_loads.{name}.energy_wh {problem.loads.energy_wh[k]:g}"
+    if layout.extra is not None:
+        for block in layout.extra.named:
+            yield from _steps(block.name, _at(problem.steps, block.steps[np.abs(row_dual[block.rows]) > BEARS]))
 
 
 def _battery(problem: Problem, layout: Layout, fixed: Fixed, dual: Floats, k: int, name: str) -> Iterator[str]:
@@ -122,6 +127,12 @@ def _battery(problem: Problem, layout: Layout, fixed: Fixed, dual: Floats, k: in
     yield from _steps(f"{name}.charge_max_w {b.charge_max_w[k]:g}", rate_in & charging)
     yield from _steps(f"{name}.discharge_max_w {b.discharge_max_w[k]:g}", rate_out & discharging)
     yield from _steps(f"{name}: no charging and discharging at once", rate_in & ~charging | rate_out & ~discharging)
+
+
+def _at(steps: int, which: Ints) -> Bools:
+    found = np.zeros(steps, np.bool_)
+    found[which] = True
+    return found
 
 
 def _steps(name: str, where: Bools) -> Iterator[str]:

@@ -53,6 +53,41 @@ class Table:
             return 1.0
         return float(found)
 
+    def has(self, key: str) -> bool:
+        """Say whether the key is there and was not read yet."""
+        return key in self._left
+
+    def peek(self, key: str) -> object:
+        """Return what is there without reading it."""
+        return self._left.get(key)
+
+    def count(self, key: str, least: int, most: int, value: int) -> int:
+        """Return a whole number from ``least`` to ``most``; ``value`` where it is absent."""
+        found = self._left.pop(key, value)
+        if isinstance(found, bool) or not isinstance(found, int):
+            self.wrong(key, "must be a whole number")
+        elif not least <= found <= most:
+            self.wrong(key, f"is {found}, must be from {least} to {most}")
+        else:
+            return found
+        return value
+
+    def one_of(self, key: str, *options: str) -> str:
+        """Return one of the words."""
+        found = self._left.pop(key, None)
+        if not isinstance(found, str) or found not in options:
+            self.wrong(key, "must be " + " or ".join(map(repr, options)) if found is not None else "is missing")
+            return options[0]
+        return found
+
+    def texts(self, key: str) -> list[str]:
+        """Return a list of names."""
+        found = self._left.pop(key, None)
+        if not isinstance(found, list) or not all(isinstance(entry, str) for entry in found):
+            self.wrong(key, "must be a list of names" if found is not None else "is missing")
+            return []
+        return found
+
     def step(self, key: str, least: int, most: int) -> int:
         """Return the number of a step, counted from 0."""
         found = self._left.pop(key, None)

@@ -31,17 +31,23 @@ class Grouping:
         return found
 
 
-def grouped(problem: Problem, modes: Bools | None) -> tuple[Problem, Grouping, Grouping]:
+def grouped(problem: Problem, modes: Bools | None, *, apart: bool = False) -> tuple[Problem, Grouping, Grouping]:
     """Return a smaller problem of the same optimum, and how its batteries and loads fall apart again.
 
     A sum of convex sets of one shape is that shape, larger: batteries whose powers and energies have the same
-    proportions (and the same ``modes``, where those are fixed) are one battery, loads likewise.
+    proportions (and the same ``modes``, where those are fixed) are one battery, loads likewise. ``apart`` leaves the
+    batteries as they are.
     """
-    storage, loads = _batteries_by_shape(problem.batteries, modes), _loads_by_shape(problem.loads)
+    extras = problem.extras
+    load_keys = [] if extras is None else extras.load_keys()
+    battery_keys = [] if extras is None else extras.battery_keys()
+    loads = _loads_by_shape(problem.loads, load_keys)
+    storage = alone(problem)[1] if apart else _batteries_by_shape(problem.batteries, modes, battery_keys)
     small = replace(
         problem,
-        batteries=_summed_batteries(problem.batteries, storage),
+        batteries=problem.batteries if apart else _summed_batteries(problem.batteries, storage),
         loads=_summed_loads(problem.loads, loads),
+        extras=None if extras is None else extras.of(_first(storage), _first(loads)),
     )
     return small, storage, loads
 
@@ -53,20 +59,20 @@ def alone(problem: Problem) -> tuple[Problem, Grouping, Grouping]:
     return problem, storage, Grouping(np.arange(loads), np.ones(loads))
 
 
-def _batteries_by_shape(batteries: Batteries, modes: Bools | None) -> Grouping:
+def _batteries_by_shape(batteries: Batteries, modes: Bools | None, further: list[Floats]) -> Grouping:
     size_wh = batteries.energy_wh
     scale = np.where(size_wh > 0.0, size_wh, 1.0)
     sized = ("reserve_wh", "initial_wh", "final_min_wh", "charge_max_w", "discharge_max_w")
     keys = [getattr(batteries, name) / scale for name in sized]
-    keys += [batteries.efficiency_charge, batteries.efficiency_discharge, batteries.wear_cost_per_wh]
+    keys += [batteries.efficiency_charge, batteries.efficiency_discharge, batteries.wear_cost_per_wh, *further]
     if modes is not None:
         keys += list(modes.T.astype(np.float64))
     return _by_key(np.column_stack(keys), size_wh)
 
 
-def _loads_by_shape(loads: Loads) -> Grouping:
+def _loads_by_shape(loads: Loads, further: list[Floats]) -> Grouping:
     scale = np.where(loads.max_w > 0.0, loads.max_w, 1.0)
-    keys = [loads.min_w / scale, loads.energy_wh / scale, loads.first_step, loads.last_step]
+    keys = [loads.min_w / scale, loads.energy_wh / scale, loads.first_step, loads.last_step, *further]
     return _by_key(np.column_stack(keys), loads.max_w)
 
 

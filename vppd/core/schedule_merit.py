@@ -6,6 +6,8 @@ modes around a plan that is there already.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from vppd.core.schedule_problem import Problem
@@ -48,6 +50,32 @@ def _grid_cost(problem: Problem, import_w: Floats) -> Floats:
     dear = OUTSIDE * max(float(np.abs(into).max()), float(np.abs(out).max()), 1e-12)
     over_w = np.maximum(import_w - problem.import_max_w, 0.0) + np.maximum(-import_w - problem.export_max_w, 0.0)
     return np.asarray(problem.step_h * (np.where(import_w > 0.0, into, out) * import_w + dear * over_w))
+
+
+def narrowed(problem: Problem) -> Problem:
+    """Return the problem with what reserves ask for put aside at all times: shared by batteries as far as they can."""
+    extras, b = problem.extras, problem.batteries
+    if extras is None or not extras.reserves:
+        return problem
+    room_wh = np.maximum(b.energy_wh - b.reserve_wh, 0.0)
+    low_wh, high_wh = b.reserve_wh.copy(), b.energy_wh.copy()
+    rate_w = {True: b.discharge_max_w.copy(), False: b.charge_max_w.copy()}
+    for reserve in extras.reserves:
+        per_w_wh = reserve.sustain_h * (b.efficiency_charge if not reserve.up else 1.0 / b.efficiency_discharge)
+        able_w = np.minimum(rate_w[reserve.up], room_wh / np.maximum(per_w_wh, 1e-9)) * reserve.batteries
+        part_w = able_w * min(1.0, float(reserve.power_w.max()) / max(float(able_w.sum()), 1e-9))
+        rate_w[reserve.up] -= part_w
+        room_wh = room_wh - part_w * per_w_wh
+        if reserve.up:
+            low_wh += part_w * per_w_wh
+        else:
+            high_wh -= part_w * per_w_wh
+    batteries = replace(
+        b, reserve_wh=low_wh, energy_wh=high_wh, discharge_max_w=rate_w[True], charge_max_w=rate_w[False]
+    )
+    down_w, up_w = (float(extras.reserved_w(up=up, steps=problem.steps).max()) for up in (False, True))
+    import_max_w, export_max_w = max(problem.import_max_w - down_w, 0.0), max(problem.export_max_w - up_w, 0.0)
+    return replace(problem, batteries=batteries, import_max_w=import_max_w, export_max_w=export_max_w)
 
 
 def merit_order(problem: Problem, ladders: list[Ladder]) -> Flows:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vppd.core.schedule_extra import Extras
+from vppd.core.schedule_extra_plan import Powers, allotted, further_costs, further_excess_frac
 from vppd.core.schedule_problem import Batteries, Problem
 from vppd.core.schedule_program import Flows
 from vppd.snapshot import Floats
@@ -27,6 +29,12 @@ class Plan:
     load_w: Floats
     value: float
     """What it costs, in the currency of the prices."""
+    held_w: Floats | None = None
+    """What each battery and then each load holds ready of each reserve, shape (reserve, asset, step); None: no extras."""
+
+    def powers(self) -> Powers:
+        """Return what the plan does, without what it costs."""
+        return Powers(self.import_w, self.battery_w, self.energy_wh, self.renewable_w, self.load_w)
 
 
 def settled(problem: Problem, flows: Flows) -> Plan:
@@ -35,14 +43,24 @@ def settled(problem: Problem, flows: Flows) -> Plan:
     load_w = _met(problem, np.clip(flows.load_w, *problem.load_range_w()))
     generated_w = np.clip(flows.generated_w, 0.0, problem.curtailable_w())
     import_w = problem.fixed_w() + load_w.sum(axis=0) + battery_w.sum(axis=0) - generated_w
-    return Plan(
-        import_w=import_w,
-        battery_w=battery_w,
-        energy_wh=energy_wh,
-        renewable_w=_by_source(problem, generated_w),
-        load_w=load_w,
-        value=cost_of(problem, import_w, battery_w),
-    )
+    renewable_w = _by_source(problem, generated_w) if flows.given_w is None else _given(problem, flows.given_w)
+    if flows.given_w is not None:
+        must_w = problem.renewables.available_w[~problem.renewables.curtailable].sum(axis=0)
+        import_w = import_w + generated_w - (renewable_w.sum(axis=0) - must_w)
+    value = cost_of(problem, import_w, battery_w)
+    plan = Plan(import_w, battery_w, energy_wh, renewable_w, load_w, value)
+    return plan if problem.extras is None else _with_extras(problem, problem.extras, plan, flows.held_w)
+
+
+def _with_extras(problem: Problem, extras: Extras, plan: Plan, held_w: Floats | None) -> Plan:
+    powers = plan.powers()
+    value = plan.value + sum(further_costs(problem, extras, powers).values())
+    return replace(plan, value=value, held_w=allotted(problem, extras, powers) if held_w is None else held_w)
+
+
+def _given(problem: Problem, given_w: Floats) -> Floats:
+    sources = problem.renewables
+    return np.clip(given_w, np.where(sources.curtailable[:, None], 0.0, sources.available_w), sources.available_w)
 
 
 def cost_of(problem: Problem, import_w: Floats, battery_w: Floats) -> float:
@@ -69,7 +87,11 @@ def excess_frac(problem: Problem, plan: Plan) -> float:
         worst.append(float((np.maximum(below_wh, above_wh) / size_wh).max()))
     if loads.names:
         missing_wh = loads.energy_wh - plan.load_w.sum(axis=1) * problem.step_h
+        if problem.extras is not None:
+            missing_wh = np.where(problem.extras.terms.soft, 0.0, missing_wh)
         worst.append(float((missing_wh / np.maximum(loads.energy_wh, 1.0)).max()))
+    if problem.extras is not None and plan.held_w is not None:
+        worst.append(further_excess_frac(problem, problem.extras, plan.powers(), plan.held_w, site_w))
     return max(worst)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vppd.core.schedule_extra import Extras
+from vppd.core.schedule_extra_form import Named, read_extras
 from vppd.core.schedule_form import Table
 from vppd.errors import ConfigError
 from vppd.snapshot import Bools, Floats, Ints
@@ -67,6 +69,8 @@ class Problem:
     loads: Loads
     time_limit_s: float = DEFAULT_TIME_LIMIT_S
     mip_gap_frac: float = DEFAULT_MIP_GAP_FRAC
+    extras: Extras | None = None
+    """What is asked for beyond energy; a cost of carbon is in ``price_import_per_wh``."""
 
     @property
     def steps(self) -> int:
@@ -104,7 +108,7 @@ def parse(raw: object) -> Problem:
         top.wrong("price_import_per_wh", "needs at least one step")
     if steps > MOST_STEPS:
         top.wrong("price_import_per_wh", f"has {steps} steps, at most {MOST_STEPS}")
-    site = top.table("site")
+    site, load_tables = top.table("site"), top.tables("flexible_loads")
     problem = Problem(
         step_s=top.number("step_s", lower=0.0, strict=True),
         price_import_per_wh=prices,
@@ -114,15 +118,24 @@ def parse(raw: object) -> Problem:
         export_max_w=site.number("export_max_w", lower=0.0),
         batteries=_batteries(top.tables("batteries")),
         renewables=_renewables(top.tables("renewables"), steps),
-        loads=_loads(top.tables("flexible_loads"), steps),
+        loads=_loads(load_tables, steps),
         time_limit_s=top.number("time_limit_s", lower=0.0, strict=True, value=DEFAULT_TIME_LIMIT_S),
         mip_gap_frac=top.number("mip_gap", lower=0.0, value=DEFAULT_MIP_GAP_FRAC),
     )
     site.done()
-    top.done()
+    named = Named(problem.batteries.names, problem.renewables.names, problem.loads.names)
+    extras = read_extras(top, load_tables, named, steps)
+    _done([*load_tables, top])
     if top.mistakes:
         raise ConfigError("\n".join(top.mistakes))
-    return problem
+    return problem if extras is None else _with(problem, extras)
+
+
+def _with(problem: Problem, extras: Extras) -> Problem:
+    price, carbon = problem.price_import_per_wh, extras.carbon
+    if carbon is not None:
+        price = price + carbon.intensity_g_per_wh * carbon.cost_per_g
+    return replace(problem, extras=extras, price_import_per_wh=price)
 
 
 def _batteries(tables: list[Table]) -> Batteries:
@@ -155,7 +168,6 @@ def _loads(tables: list[Table], steps: int) -> Loads:
     powers = {key: _array([t.number(key, lower=0.0) for t in tables]) for key in ("min_w", "max_w", "energy_wh")}
     first = [t.step("first_step", 0, steps - 1) for t in tables]
     last = [t.step("last_step", start, steps - 1) for t, start in zip(tables, first, strict=True)]
-    _done(tables)
     return Loads(names=names, first_step=np.array(first, np.int64), last_step=np.array(last, np.int64), **powers)
 
 

@@ -7,11 +7,14 @@ step starts with bounds what it may take or give), so that its optimum is close.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
+from vppd.core.schedule_extra_blocks import NO_COLUMN, Columns
+from vppd.core.schedule_extra_program import ExtraLayout, extend, load_weight
 from vppd.core.schedule_groups import Grouping, alone, grouped
+from vppd.core.schedule_matrix import Matrix
 from vppd.core.schedule_problem import Problem
 from vppd.snapshot import Bools, Floats, Ints
 
@@ -38,6 +41,10 @@ class Flows:
     load_w: Floats
     generated_w: Floats
     """What the curtailable sources give together. [W]"""
+    given_w: Floats | None = None
+    """What each source gives, shape (source, step); None where all curtailable ones are held back alike. [W]"""
+    held_w: Floats | None = None
+    """What each battery and then each load holds ready of each reserve, shape (reserve, asset, step). [W]"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,7 @@ class Layout:
     dynamics: Ints
     need: Ints
     scale: Scale
+    extra: ExtraLayout | None = None
 
     def price_per_w(self, row_dual: Floats) -> Floats:
         """Return what drawing a little more would cost at each step, for the whole of it."""
@@ -124,7 +132,25 @@ class Layout:
             discharge_w=self.storage.split(columns[self.discharge]) * unit_w,
             load_w=self.loads.split(load) * unit_w,
             generated_w=columns[self.generated] * unit_w,
+            given_w=self._given_w(columns, problem),
+            held_w=self._held_w(columns),
         )
+
+    def _given_w(self, columns: Floats, problem: Problem) -> Floats | None:
+        if self.extra is None or not len(self.extra.given):
+            return None
+        given = self.extra.given
+        decided_w = columns[given] * self.scale.power_w
+        return np.where(given == NO_COLUMN, problem.renewables.available_w, decided_w)
+
+    def _held_w(self, columns: Floats) -> Floats | None:
+        if self.extra is None:
+            return None
+        held, groups = self.extra.held, int(self.storage.group.max(initial=-1)) + 1
+        of_group = np.where(held == NO_COLUMN, 0.0, columns[held]) * self.scale.power_w
+        members = len(self.storage.group) + len(self.loads.group)
+        parts = [np.vstack((self.storage.split(w[:groups]), self.loads.split(w[groups:]))) for w in of_group]
+        return np.array(parts).reshape(len(held), members, held.shape[2])
 
 
 def net_range_w(problem: Problem) -> tuple[Floats, Floats]:
@@ -145,12 +171,26 @@ def wasteful(problem: Problem) -> Bools:
     """
     least_w = problem.load_range_w()[0].sum(axis=0)
     floor_w = problem.fixed_w() + least_w - problem.batteries.discharge_max_w.sum()
-    return np.asarray(below_zero(problem) | (floor_w < -problem.export_max_w))
+    return np.asarray(paid_for_waste(problem) | (floor_w < -problem.export_max_w) | _feeds_full(problem))
 
 
-def below_zero(problem: Problem) -> Bools:
-    """Return at which steps a price is below 0: there wasting energy is paid for."""
-    return np.asarray((problem.price_import_per_wh < 0.0) | (problem.price_export_per_wh < 0.0))
+def paid_for_waste(problem: Problem) -> Bools:
+    """Return at which steps wasting energy is paid for: a price is below 0, or reserves or green rules reward it."""
+    rewards = problem.extras is not None and problem.extras.rewards_waste()
+    return np.asarray((problem.price_import_per_wh < 0.0) | (problem.price_export_per_wh < 0.0) | rewards)
+
+
+def _feeds_full(problem: Problem) -> Bools:
+    """Return at which steps batteries might bring a feed to its export limit, as ``wasteful`` does for the site."""
+    full = np.zeros(problem.steps, np.bool_)
+    if problem.extras is None:
+        return full
+    least_w, sources = problem.load_range_w()[0], problem.renewables
+    for feed in problem.extras.feeds:
+        must_w = sources.available_w[feed.renewables & ~sources.curtailable].sum(axis=0)
+        most_w = problem.batteries.discharge_max_w[feed.batteries].sum()
+        full |= feed.inflexible_w - must_w + least_w[feed.loads].sum(axis=0) - most_w < -feed.export_max_w
+    return full
 
 
 def two_sided(problem: Problem) -> Bools:
@@ -176,9 +216,8 @@ def formulate(
     ``single`` keeps a column for every battery and load even where copies could be taken together, and every limit as
     it is given, so that what bears a multiplier can be named.
     """
-    small, storage, loads = alone(problem) if single else grouped(problem, fixed.charging)
-    if whole and fixed.charging is None:
-        small, storage = replace(small, batteries=problem.batteries), alone(problem)[1]
+    apart = whole and fixed.charging is None
+    small, storage, loads = alone(problem) if single else grouped(problem, fixed.charging, apart=apart)
     charging = None if fixed.charging is None else storage.modes(fixed.charging)
     decided = Fixed(charging, fixed.importing)
     return _Formulation(small, scale_of(problem), plain=single).build(decided, storage, loads, whole=whole)
@@ -189,20 +228,13 @@ def _places(mask: Bools) -> tuple[Ints, Ints]:
     return row.astype(np.int64), column.astype(np.int64)
 
 
-class _Formulation:
+class _Formulation(Matrix):
     """Columns and rows as they are added, in scaled units: power in ``unit_w``, energy in that power over one step."""
 
     def __init__(self, problem: Problem, scale: Scale, *, plain: bool) -> None:
+        super().__init__()
         self.problem, self.scale, self.plain = problem, scale, plain
         self.unit_w, self.unit_wh = scale.power_w, scale.power_w * scale.step_h
-        self._cost: list[Floats] = []
-        self._lower: list[Floats] = []
-        self._upper: list[Floats] = []
-        self._whole: list[Bools] = []
-        self._row_lower: list[Floats] = []
-        self._row_upper: list[Floats] = []
-        self._entries: list[tuple[Ints, Ints, Floats]] = []
-        self._columns = self._rows = 0
 
     def build(self, fixed: Fixed, storage: Grouping, loads: Grouping, *, whole: bool) -> tuple[Program, Layout]:
         """Return the program with every row."""
@@ -213,36 +245,15 @@ class _Formulation:
         load, load_at, need = self._loads(balance)
         charging_at, charging = self._apart(charge, discharge, stored, whole=whole and fixed.charging is None)
         importing_at, importing = self._sides(imported, exported, fixed.importing, whole=whole)
+        extra = None
+        if self.problem.extras is not None:
+            at = Columns(imported, exported, generated, charge, discharge, stored, self._dense(load, load_at), need)
+            extra = extend(self, self.problem, self.problem.extras, at, (self.unit_w, self.scale.price_per_wh))
         layout = Layout(
             imported, exported, generated, charge, discharge, stored, load, load_at, storage, loads,
-            charging, charging_at, importing, importing_at, balance, dynamics, need, self.scale,
+            charging, charging_at, importing, importing_at, balance, dynamics, need, self.scale, extra,
         )  # fmt: skip
         return self._program(), layout
-
-    def columns(self, lower: Floats | float, upper: Floats, weight: Floats | float, *, whole: bool = False) -> Ints:
-        """Add one column per entry of ``upper`` and return their numbers, in its shape; ``weight`` is its cost."""
-        count = upper.size
-        self._lower.append(np.broadcast_to(lower, upper.shape).ravel())
-        self._upper.append(upper.ravel())
-        self._cost.append(np.broadcast_to(weight, upper.shape).ravel())
-        self._whole.append(np.full(count, whole))
-        self._columns += count
-        return np.arange(self._columns - count, self._columns).reshape(upper.shape)
-
-    def rows(self, lower: Floats | float, upper: Floats | float, *terms: tuple[Ints, Floats | float]) -> Ints:
-        """Add one row per entry of the terms' columns and return their numbers, in that shape."""
-        shape, count = terms[0][0].shape, terms[0][0].size
-        self._row_lower.append(np.broadcast_to(lower, shape).ravel())
-        self._row_upper.append(np.broadcast_to(upper, shape).ravel())
-        self._rows += count
-        found = np.arange(self._rows - count, self._rows).reshape(shape)
-        for column, factor in terms:
-            self.entries(found, column, factor)
-        return found
-
-    def entries(self, row: Ints, column: Ints, factor: Floats | float) -> None:
-        """Add ``factor`` times each column to its row."""
-        self._entries.append((row.ravel(), column.ravel(), np.broadcast_to(factor, column.shape).ravel()))
 
     def _grid(self, importing: Bools | None) -> tuple[Ints, Ints, Ints, Ints]:
         problem, price = self.problem, self.scale.price_per_wh
@@ -302,18 +313,24 @@ class _Formulation:
         least_w, most_w = self.problem.load_range_w()
         step = np.arange(self.problem.steps)
         at = _places((step >= loads.first_step[:, None]) & (step <= loads.last_step[:, None]))
-        load = self.columns(least_w[at] / self.unit_w, most_w[at] / self.unit_w, 0.0)
+        weight = load_weight(self.problem, self.scale.price_per_wh)[at]
+        load = self.columns(least_w[at] / self.unit_w, most_w[at] / self.unit_w, weight)
         self.entries(balance[at[1]], load, -1.0)
         need = self._empty_rows(loads.energy_wh / self.unit_wh)
         self.entries(need[at[0]], load, 1.0)
         return load, at, need
+
+    def _dense(self, load: Ints, at: tuple[Ints, Ints]) -> Ints:
+        found = np.full((len(self.problem.loads.names), self.problem.steps), NO_COLUMN, np.int64)
+        found[at] = load
+        return found
 
     def _empty_rows(self, lower: Floats) -> Ints:
         return self.rows(lower, INF, (np.zeros(lower.shape, np.int64), 0.0))
 
     def _apart(self, charge: Ints, discharge: Ints, stored: Ints, *, whole: bool) -> tuple[tuple[Ints, Ints], Ints]:
         """Keep charging and discharging apart where it matters; return the whole-number columns and where they are."""
-        b, step = self.problem.batteries, wasteful(self.problem) if whole else below_zero(self.problem)
+        b, step = self.problem.batteries, wasteful(self.problem) if whole else paid_for_waste(self.problem)
         both = (b.charge_max_w > 0.0) & (b.discharge_max_w > 0.0) & (whole or not self.plain)
         at = _places(both[:, None] & step)
         most, least = b.charge_max_w[at[0]] / self.unit_w, b.discharge_max_w[at[0]] / self.unit_w

@@ -5,14 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from vppd.core.schedule import Answer
+from vppd.core.schedule_extra_report import further_lines, further_report, listed, named_series
 from vppd.core.schedule_problem import Problem
-from vppd.snapshot import Floats
-
-DIGITS = 6
-"""Powers and energies are told to a millionth of a watt: finer is noise."""
 
 Report = dict[str, Any]
 
@@ -31,12 +26,13 @@ def report(problem: Problem, answer: Answer) -> Report:
     if plan is not None:
         stored = zip(problem.batteries.names, plan.battery_w, plan.energy_wh, strict=True)
         series = {
-            "import_w": _listed(plan.import_w),
-            "batteries": {name: {"power_w": _listed(power), "energy_wh": _listed(wh)} for name, power, wh in stored},
-            "renewables": _named(problem.renewables.names, plan.renewable_w),
-            "flexible_loads": _named(problem.loads.names, plan.load_w),
+            "import_w": listed(plan.import_w),
+            "batteries": {name: {"power_w": listed(power), "energy_wh": listed(wh)} for name, power, wh in stored},
+            "renewables": named_series(problem.renewables.names, plan.renewable_w),
+            "flexible_loads": named_series(problem.loads.names, plan.load_w),
         }
-    return head | series | {"conflicts": list(answer.conflicts)}
+    further = further_report(problem, problem.extras, plan) if problem.extras is not None and plan is not None else {}
+    return head | series | further | {"conflicts": list(answer.conflicts)}
 
 
 def lines(problem: Problem, answer: Answer) -> list[str]:
@@ -46,19 +42,11 @@ def lines(problem: Problem, answer: Answer) -> list[str]:
     energy_kwh = float(answer.plan.import_w.sum()) * problem.step_h / 1e3
     peak_kw = float(answer.plan.import_w.max()) / 1e3
     proven = f", at most {answer.gap_frac:.3%} above the optimum" if math.isfinite(answer.gap_frac) else ""
-    return [
+    found = [
         f"{answer.status.value}: costs {answer.plan.value:.2f}{proven}, found in {answer.solve_s:.3f} s",
         f"net import {energy_kwh:.1f} kWh, peak {peak_kw:.1f} kW over {problem.steps} steps",
     ]
-
-
-def _named(names: tuple[str, ...], power_w: Floats) -> dict[str, list[float]]:
-    return {name: _listed(row) for name, row in zip(names, power_w, strict=True)}
-
-
-def _listed(values: Floats) -> list[float]:
-    # Adding 0.0 turns -0.0 into 0.0.
-    return [float(value) for value in np.round(values, DIGITS) + 0.0]
+    return found if problem.extras is None else found + further_lines(problem, problem.extras, answer.plan)
 
 
 def _known(value: float) -> float | None:

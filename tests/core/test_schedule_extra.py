@@ -1,0 +1,366 @@
+"""The optional keys of an instance: each does what it says, at the least cost, and is named where it cannot be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
+import pytest
+
+from tests.core.schedule_instances import Json, day
+from tests.core.schedule_oracle import best_cost, breaches, cost_of
+from vppd.core.schedule import solve
+from vppd.core.schedule_problem import parse
+from vppd.core.schedule_report import lines, report
+from vppd.errors import ConfigError
+
+
+def site(**changes: object) -> Json:
+    """Return four hours at a flat price with one battery that may do nothing else, and no limit in reach."""
+    battery = {
+        "name": "bess",
+        "energy_wh": 1000.0,
+        "reserve_wh": 100.0,
+        "initial_wh": 500.0,
+        "final_min_wh": 0.0,
+        "charge_max_w": 400.0,
+        "discharge_max_w": 400.0,
+        "efficiency_charge": 0.8,
+        "efficiency_discharge": 0.8,
+    }
+    return {
+        "step_s": 3600.0,
+        "price_import_per_wh": [1e-3] * 4,
+        "price_export_per_wh": [5e-4] * 4,
+        "inflexible_load_w": [1000.0] * 4,
+        "site": {"import_max_w": 1e4, "export_max_w": 1e4},
+        "batteries": [battery],
+        "renewables": [],
+        "flexible_loads": [],
+        "mip_gap": 1e-6,
+    } | changes
+
+
+def job(**changes: object) -> Json:
+    """Return a load that needs two hours of its most power in four."""
+    need = {"name": "job", "min_w": 0.0, "max_w": 100.0, "energy_wh": 200.0, "first_step": 0, "last_step": 3}
+    return need | changes
+
+
+def scheduled(problem: Json) -> Json:
+    """Return the answer, checked against the textbook program: every constraint kept, as cheap, told as it is."""
+    instance = parse(problem)
+    answer = report(instance, solve(instance, perf_counter))
+    reference = best_cost(problem, limit_s=20.0, gap_frac=1e-7)
+    if answer["status"] == "infeasible":
+        assert reference is None
+        return answer
+    assert reference is not None
+    assert not breaches(problem, answer)
+    assert cost_of(problem, answer) == pytest.approx(answer["cost"], rel=1e-6, abs=1e-9)
+    assert answer["cost"] == pytest.approx(reference[0], rel=1e-4, abs=1e-7)
+    assert sum(answer["costs"].values()) == pytest.approx(answer["cost"], rel=1e-9, abs=1e-9)
+    return answer
+
+
+def test_answers_without_optional_keys_have_the_keys_they_had() -> None:
+    """An instance that asks for nothing further gets the answer's old form."""
+    instance = parse(day(1, 1))
+    keys = [
+        "status",
+        "cost",
+        "bound",
+        "gap",
+        "solve_s",
+        "import_w",
+        "batteries",
+        "renewables",
+        "flexible_loads",
+        "conflicts",
+    ]
+    assert list(report(instance, solve(instance, perf_counter))) == keys
+
+
+def test_a_demand_charge_levels_the_peak() -> None:
+    """The import's peak is levelled down to what is billed already, and no further."""
+    problem = site(inflexible_load_w=[1000.0, 1300.0, 1000.0, 1000.0], price_export_per_wh=[0.0] * 4)
+    problem["batteries"][0]["final_min_wh"] = 500.0
+    free = scheduled(problem | {"demand_charge": {"cost_per_w": 0.0}})
+    level = scheduled(problem | {"demand_charge": {"cost_per_w": 10.0}})
+    billed = scheduled(problem | {"demand_charge": {"cost_per_w": 10.0, "billed_peak_w": 1200.0}})
+    assert (free["peak_w"], billed["peak_w"]) == pytest.approx((1300.0, 1200.0), abs=1e-3)
+    assert level["peak_w"] == pytest.approx(1000.0 + 300.0 / 2.92, abs=0.1)
+    assert billed["costs"]["demand_charge"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_reserve_towards_less_keeps_headroom_and_energy() -> None:
+    """A reserve of 100 W for two hours keeps 250 Wh above the battery's own reserve while it is awarded, not after."""
+    reserve = {"name": "mfrr", "direction": "up", "power_w": [0.0, 100.0, 100.0, 0.0], "sustain_h": 2.0}
+    bare, held = scheduled(site(carbon_g_per_wh=[0.0] * 4)), scheduled(site(reserves=[reserve]))
+    assert bare["batteries"]["bess"]["energy_wh"][3] == pytest.approx(100.0, abs=1e-3)
+    assert min(held["batteries"]["bess"]["energy_wh"][:3]) >= 350.0 - 1e-3
+    assert held["batteries"]["bess"]["energy_wh"][3] == pytest.approx(100.0, abs=1e-3)
+    assert min(held["batteries"]["bess"]["power_w"][1:3]) >= -300.0 - 1e-3
+    assert held["reserves"] == {"mfrr": {"bess": [0.0, 100.0, 100.0, 0.0]}}
+
+
+def test_a_reserve_towards_more_keeps_room() -> None:
+    """A reserve that may be told to draw 300 W for an hour needs room in the battery and at the connection."""
+    reserve = {"name": "down", "direction": "down", "power_w": [300.0] * 4, "sustain_h": 1.0}
+    problem = site(price_import_per_wh=[-1e-3] * 4, price_export_per_wh=[-1e-3] * 4, reserves=[reserve])
+    answer = scheduled(problem)
+    assert max(answer["batteries"]["bess"]["energy_wh"]) <= 1000.0 - 0.8 * 300.0 + 1e-3
+    problem["site"]["import_max_w"] = 1350.0
+    assert max(scheduled(problem)["import_w"]) <= 1050.0 + 1e-3
+
+
+def test_a_load_holds_a_reserve_only_as_far_as_its_deadline_allows() -> None:
+    """A load that could be called keeps enough of its later steps free to make up for the call."""
+    prices = [4e-3, 3e-3, 1e-3, 2e-3]
+    reserve = {
+        "name": "up",
+        "direction": "up",
+        "power_w": [0.0, 0.0, 50.0, 0.0],
+        "sustain_h": 1.0,
+        "resources": ["job"],
+    }
+    problem = site(batteries=[], flexible_loads=[job()], price_import_per_wh=prices)
+    assert scheduled(problem | {"demand_charge": {"cost_per_w": 0.0}})["flexible_loads"]["job"] == [
+        0.0,
+        0.0,
+        100.0,
+        100.0,
+    ]
+    answer = scheduled(problem | {"reserves": [reserve]})
+    assert answer["flexible_loads"]["job"] == pytest.approx([0.0, 50.0, 100.0, 50.0], abs=1e-3)
+
+
+def test_reserves_share_what_there_is() -> None:
+    """Two reserves of one direction do not lean on the same power: a load takes what the battery cannot."""
+    first = {"name": "first", "direction": "up", "power_w": [400.0] * 4, "sustain_h": 0.25, "resources": ["bess"]}
+    second = {"name": "second", "direction": "up", "power_w": [30.0] * 4, "sustain_h": 0.25}
+    answer = scheduled(site(reserves=[first, second], flexible_loads=[job(min_w=10.0)]))
+    assert sum(answer["reserves"]["first"]["bess"]) == pytest.approx(1600.0)
+    assert min(answer["flexible_loads"]["job"]) >= 40.0 - 1e-3 or "bess" in answer["reserves"]["second"]
+    none_left = site(reserves=[first, second])
+    none_left["batteries"][0]["initial_wh"] = 230.0
+    assert scheduled(none_left)["status"] == "infeasible"
+
+
+def test_a_feed_keeps_its_limits() -> None:
+    """What is behind a feed stays within the feed's limits, and only its own source is held back for that."""
+    sources = [
+        {"name": "near", "available_w": [900.0] * 4, "curtailable": True},
+        {"name": "far", "available_w": [900.0] * 4, "curtailable": True},
+    ]
+    members = ["near", "bess"]
+    feed = {
+        "tag": "a",
+        "import_max_w": 300.0,
+        "export_max_w": 200.0,
+        "members": members,
+        "inflexible_load_w": [100.0] * 4,
+    }
+    answer = scheduled(site(renewables=sources, feeds=[feed], inflexible_load_w=[100.0] * 4))
+    assert max(answer["feeds"]["a"]) <= 300.0 + 1e-3
+    assert min(answer["feeds"]["a"]) >= -200.0 - 1e-3
+    assert answer["renewables"]["far"] == pytest.approx([900.0] * 4)
+    assert sum(answer["renewables"]["near"]) < 3000.0
+
+
+def test_carbon_has_a_price() -> None:
+    """At a price of carbon a load runs when the grid is clean, and the grams bought are told."""
+    problem = site(batteries=[], flexible_loads=[job()], price_import_per_wh=[1e-3, 1e-3, 2e-3, 2e-3])
+    dirty = problem | {"carbon_g_per_wh": [0.8, 0.8, 0.1, 0.1], "inflexible_load_w": [0.0] * 4}
+    assert scheduled(dirty)["carbon_g"] == pytest.approx(160.0)
+    clean = scheduled(dirty | {"carbon_cost_per_g": 2e-3})
+    assert clean["flexible_loads"]["job"] == pytest.approx([0.0, 0.0, 100.0, 100.0], abs=1e-3)
+    assert (clean["carbon_g"], clean["costs"]["carbon"]) == (pytest.approx(20.0), pytest.approx(0.04))
+
+
+def sunny(**changes: object) -> Json:
+    """Return a site whose sun shines in two of four hours, at prices that would rather sell it."""
+    prices = {"price_import_per_wh": [1e-4, 1e-4, 9e-4, 9e-4], "price_export_per_wh": [1e-4, 1e-4, 8e-4, 8e-4]}
+    sun = [{"name": "pv", "available_w": [0.0, 0.0, 400.0, 400.0], "curtailable": True}]
+    return site(batteries=[], inflexible_load_w=[50.0] * 4, renewables=sun, flexible_loads=[job()], **prices) | changes
+
+
+def test_green_rules_move_work_into_the_sun() -> None:
+    """A share of the load from renewables moves a load from cheap hours into sunny ones, as far as needed."""
+    asked = scheduled(sunny(green={"share_of_load_frac": 0.5}))
+    assert scheduled(sunny(green={"share_of_load_frac": 0.0}))["green"]["share_of_load_frac"] == pytest.approx(0.25)
+    assert asked["green"]["share_of_load_frac"] == pytest.approx(0.5, abs=1e-4)
+    own = scheduled(sunny(green={"self_use_frac": 0.3}))
+    assert own["green"]["self_use_frac"] == pytest.approx(0.3, abs=1e-4)
+
+
+def test_a_green_rule_with_a_price_is_kept_as_far_as_it_pays() -> None:
+    """Missing a rule costs its price a Wh: below what keeping it costs it is missed, above it is kept."""
+    rule = {"share_of_load_frac": 0.5, "shortfall_cost_per_wh": 1e-5}
+    missed = scheduled(sunny(green=rule))
+    assert missed["costs"]["green_shortfall"] == pytest.approx(1e-3, rel=1e-3)
+    kept = scheduled(sunny(green=rule | {"shortfall_cost_per_wh": 1e-2}))
+    assert kept["costs"]["green_shortfall"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_late_energy_costs_its_delay() -> None:
+    """At a cost of delay a load runs earlier than prices alone would have it."""
+    falling = site(batteries=[], price_import_per_wh=[4e-3, 3e-3, 2e-3, 1e-3])
+    patient = scheduled(falling | {"flexible_loads": [job(delay_cost_per_wh_h=5e-4)]})
+    assert patient["flexible_loads"]["job"] == pytest.approx([0.0, 0.0, 100.0, 100.0], abs=1e-3)
+    assert patient["costs"]["delay"] == pytest.approx(5e-4 * (2.0 + 3.0) * 100.0)
+    hasty = scheduled(falling | {"flexible_loads": [job(delay_cost_per_wh_h=2e-3)]})
+    assert hasty["flexible_loads"]["job"] == pytest.approx([100.0, 100.0, 0.0, 0.0], abs=1e-3)
+
+
+def test_a_soft_need_is_served_while_it_pays() -> None:
+    """Energy that may stay open is bought below its cost of curtailment, and what is never served is told."""
+    soft = job(curtail_cost_per_wh=25e-4, energy_wh=1000.0)
+    answer = scheduled(site(batteries=[], price_import_per_wh=[4e-3, 3e-3, 2e-3, 1e-3], flexible_loads=[soft]))
+    assert answer["flexible_loads"]["job"] == pytest.approx([0.0, 0.0, 100.0, 100.0], abs=1e-3)
+    assert answer["unserved_wh"] == {"job": pytest.approx(800.0)}
+    assert answer["costs"]["curtailed_load"] == pytest.approx(2.0)
+
+
+def test_what_is_held_back_comes_back() -> None:
+    """A load that is held back in a dear step draws more in the next ones, dear or not."""
+    back = job(energy_wh=0.0, rebound_frac=0.5, rebound_steps=2)
+    prices = [4e-3, 3e-3, 2e-3, 1e-3]
+    power = scheduled(site(batteries=[], price_import_per_wh=prices, flexible_loads=[back]))["flexible_loads"]["job"]
+    missing = 100.0 - np.array(power)
+    assert power[1] >= 0.25 * missing[0] - 1e-3
+    assert power[2] >= 0.25 * (missing[0] + missing[1]) - 1e-3
+    assert sum(power) > 50.0
+
+
+def _reserve_too_large(p: Json) -> None:
+    p["reserves"] = [{"name": "mfrr", "direction": "up", "power_w": [0.0, 900.0, 0.0, 0.0], "sustain_h": 0.0}]
+
+
+def _reserve_without_energy(p: Json) -> None:
+    p["batteries"][0] |= {"initial_wh": 150.0, "charge_max_w": 0.0}
+    p["reserves"] = [{"name": "mfrr", "direction": "up", "power_w": [100.0, 0.0, 0.0, 0.0], "sustain_h": 2.0}]
+
+
+def _reserve_by_nobody(p: Json) -> None:
+    p["reserves"] = [{"name": "mfrr", "direction": "down", "power_w": [1.0] * 4, "sustain_h": 0.0, "resources": []}]
+
+
+def _reserve_beyond_the_connection(p: Json) -> None:
+    p["site"]["import_max_w"] = 1000.0
+    p["batteries"][0]["initial_wh"] = 100.0
+    p["reserves"] = [{"name": "down", "direction": "down", "power_w": [300.0, 0.0, 0.0, 0.0], "sustain_h": 0.1}]
+
+
+def _feed_too_small(p: Json) -> None:
+    feed = {"tag": "a", "import_max_w": 400.0, "members": ["bess"], "inflexible_load_w": [0.0, 900.0, 0.0, 0.0]}
+    p["feeds"] = [feed]
+
+
+def _no_sun(p: Json) -> None:
+    p["green"] = {"share_of_load_frac": 0.3, "window_steps": 2}
+
+
+def _deadline_before_the_call_is_made_up(p: Json) -> None:
+    p["flexible_loads"] = [job(energy_wh=400.0)]
+    p["reserves"] = [
+        {"name": "up", "direction": "up", "power_w": [50.0] * 4, "sustain_h": 1.0, "resources": ["job"]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "names"),
+    [
+        pytest.param(
+            _reserve_too_large, ["reserves.mfrr.power_w at step 1", "bess: headroom for reserves"], id="power"
+        ),
+        pytest.param(_reserve_without_energy, ["reserves.mfrr.power_w at step 0", "bess: energy for"], id="energy"),
+        pytest.param(_reserve_by_nobody, ["reserves.mfrr.power_w"], id="nobody"),
+        pytest.param(_reserve_beyond_the_connection, ["site.import_max_w 1000: room for reserves"], id="connection"),
+        pytest.param(_feed_too_small, ["feeds.a.import_max_w 400 at step 1", "bess.discharge_max_w 400"], id="feed"),
+        pytest.param(_no_sun, ["green.share_of_load_frac 0.3 at steps 0"], id="green"),
+        pytest.param(_deadline_before_the_call_is_made_up, ["job: energy for reserves", "reserves.up"], id="deadline"),
+    ],
+)
+def test_what_cannot_be_kept_is_named(spoil: Callable[[Json], None], names: list[str]) -> None:
+    """An instance whose optional keys contradict the rest names them."""
+    problem = site()
+    spoil(problem)
+    answer = scheduled(problem)
+    found = "\n".join(map(str, answer["conflicts"]))
+    assert answer["status"] == "infeasible"
+    assert all(name in found for name in names), found
+
+
+def rich_day(batteries: int, loads: int, *, negative: bool = False) -> Json:
+    """Return a day that uses every optional key."""
+    problem = day(batteries, loads, negative=negative, mixed=3)
+    steps = len(problem["inflexible_load_w"])
+    names = [asset["name"] for kind in ("batteries", "flexible_loads") for asset in problem[kind]]
+    sold = [0.1e6 * batteries if 32 <= t < 64 else 0.0 for t in range(steps)]
+    for k, load in enumerate(problem["flexible_loads"]):
+        load |= {"delay_cost_per_wh_h": 1e-6} if k % 2 else {"curtail_cost_per_wh": 1e-3}
+    return problem | {
+        "demand_charge": {"cost_per_w": 1e-3, "billed_peak_w": 6e6},
+        "reserves": [{"name": "mfrr", "direction": "up", "power_w": sold, "sustain_h": 0.5}],
+        "carbon_g_per_wh": [0.4 - 0.2 * (40 <= t < 60) for t in range(steps)],
+        "carbon_cost_per_g": 5e-5,
+        "green": {"self_use_frac": 0.6, "shortfall_cost_per_wh": 1e-4},
+        "feeds": [{"tag": "a", "import_max_w": 3e6 + 0.3e6 * len(names), "members": names[::2]}],
+    }
+
+
+@pytest.mark.parametrize("negative", [False, True], ids=["positive", "negative"])
+def test_a_day_with_everything_costs_what_the_textbook_program_costs(negative: bool) -> None:
+    """A day with every optional key costs at most 0.1 % more than the textbook program's bound."""
+    problem = rich_day(3, 3, negative=negative)
+    instance = parse(problem)
+    answer = report(instance, solve(instance, perf_counter))
+    reference = best_cost(problem, limit_s=20.0, gap_frac=1e-3)
+    assert reference is not None
+    assert not breaches(problem, answer)
+    assert answer["cost"] <= reference[0] + 1e-3 * abs(reference[0])
+    assert answer["cost"] >= reference[1] - 1e-6 * abs(reference[1])
+
+
+def test_without_time_every_optional_key_is_kept() -> None:
+    """With next to no time the merit order answers a day with every optional key, and keeps them."""
+    problem = rich_day(6, 4) | {"time_limit_s": 1e-3}
+    instance = parse(problem)
+    answer = report(instance, solve(instance, perf_counter))
+    assert answer["status"] == "heuristic"
+    assert not breaches(problem, answer)
+
+
+def test_people_are_told_what_the_cost_is_made_of() -> None:
+    """The few lines for people name the parts of the cost, the carbon and the green shares."""
+    instance = parse(rich_day(2, 2))
+    said = "\n".join(lines(instance, solve(instance, perf_counter)))
+    assert "of that: energy" in said
+    assert "carbon" in said
+    assert " kg" in said
+    assert "is used on site" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param({"demand_charge": {}}, "demand_charge.cost_per_w: is missing", id="demand"),
+        pytest.param({"carbon_cost_per_g": 1.0}, "carbon_g_per_wh: is missing", id="carbon"),
+        pytest.param({"green": {}}, "green.share_of_load_frac: is missing", id="green"),
+        pytest.param({"green": {"self_use_frac": 2}}, "green.self_use_frac: is 2, must be", id="green-part"),
+        pytest.param({"green": {"self_use_frac": 1, "window_steps": 9}}, "is 9, must be from 1 to 4", id="window"),
+        pytest.param({"reserves": [{"name": "r"}]}, "reserves[0].direction: is missing", id="reserve"),
+        pytest.param({"feeds": [{"tag": "a", "members": ["x"]}]}, "'x' is no battery or flexible load", id="member"),
+        pytest.param({"feeds": [{"tag": "a", "extra": 1}]}, "feeds[0].extra: unknown key", id="unknown"),
+        pytest.param({"feeds": [{"tag": "a"}, {"tag": "a"}]}, "feeds[1].tag: 'a' is taken", id="taken"),
+        pytest.param({"flexible_loads": [job(rebound_frac=0.5)]}, "need one another", id="rebound"),
+        pytest.param({"flexible_loads": [job(delay_cost_per_wh_h=-1)]}, "delay_cost_per_wh_h: is -1", id="delay"),
+    ],
+)
+def test_mistakes_in_optional_keys_are_told_with_their_key(change: Json, said: str) -> None:
+    """An optional key that is not of the form is refused, with the key and the reason."""
+    with pytest.raises(ConfigError) as caught:
+        parse(site() | change)
+    assert said in str(caught.value)

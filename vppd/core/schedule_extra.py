@@ -1,0 +1,147 @@
+"""What an instance may ask for beyond energy: reserves, feeds, a demand charge, carbon, green power, loads that suffer.
+
+All of it is optional. An instance without any of it has no ``Extras`` and is planned as if they did not exist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vppd.snapshot import Bools, Floats, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class DemandCharge:
+    """What the highest import of the horizon costs beyond the peak that is billed already. [W, per W]"""
+
+    cost_per_w: float
+    billed_peak_w: float
+
+
+@dataclass(frozen=True, slots=True)
+class Carbon:
+    """Grams of CO2 in each Wh bought, and what a gram costs. Nothing is credited for export. [g/Wh, per g]"""
+
+    intensity_g_per_wh: Floats
+    cost_per_g: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Power that must stay deliverable at every step, for ``sustain_h``, from those who may give it. [W, h]"""
+
+    name: str
+    up: bool
+    """Towards less consumption; else towards more."""
+    power_w: Floats
+    sustain_h: float
+    batteries: Bools
+    loads: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A part of the site with a limit of its own; ``inflexible_w`` is its part of the site's inflexible load. [W]"""
+
+    tag: str
+    import_max_w: float
+    export_max_w: float
+    """Infinite where there is no limit."""
+    inflexible_w: Floats
+    batteries: Bools
+    renewables: Bools
+    loads: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Green:
+    """Parts of load and of available generation that on-site renewables must cover and the site must use. [0-1]
+
+    Counted over windows of ``window_steps``; what the site exports is not used. None where a rule is not asked for.
+    """
+
+    share_of_load_frac: float | None
+    self_use_frac: float | None
+    window_steps: int
+    shortfall_cost_per_wh: float | None
+    """What each Wh short of a rule costs; None where the rules must hold."""
+
+    def windows(self, steps: int) -> list[slice]:
+        """Return the steps of each window, the last one perhaps shorter."""
+        return [slice(at, min(at + self.window_steps, steps)) for at in range(0, steps, self.window_steps)]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadTerms:
+    """What holding a flexible load back costs and brings, one entry per load in every array."""
+
+    delay_cost_per_wh_h: Floats
+    """What a Wh costs for each hour that it is served after the load's first step begins."""
+    soft: Bools
+    """The energy need may stay open, at a cost."""
+    curtail_cost_per_wh: Floats
+    """What each Wh never served costs, where the need is soft."""
+    rebound_frac: Floats
+    """What part of the energy held back from the most power comes back."""
+    rebound_steps: Ints
+    """Steps over which it comes back, evenly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """Everything beyond energy that the instance asks for."""
+
+    demand: DemandCharge | None
+    carbon: Carbon | None
+    """Its cost is in the instance's import price already."""
+    reserves: tuple[Reserve, ...]
+    feeds: tuple[Feed, ...]
+    green: Green | None
+    terms: LoadTerms
+
+    def of(self, batteries: Ints, loads: Ints) -> Extras:
+        """Return the same for the batteries and loads with these numbers."""
+        terms = self.terms
+        return replace(
+            self,
+            reserves=tuple(replace(r, batteries=r.batteries[batteries], loads=r.loads[loads]) for r in self.reserves),
+            feeds=tuple(replace(f, batteries=f.batteries[batteries], loads=f.loads[loads]) for f in self.feeds),
+            terms=LoadTerms(
+                delay_cost_per_wh_h=terms.delay_cost_per_wh_h[loads],
+                soft=terms.soft[loads],
+                curtail_cost_per_wh=terms.curtail_cost_per_wh[loads],
+                rebound_frac=terms.rebound_frac[loads],
+                rebound_steps=terms.rebound_steps[loads],
+            ),
+        )
+
+    def battery_keys(self) -> list[Floats]:
+        """Return what batteries must have in common to be taken together, besides their shape."""
+        members = [reserve.batteries for reserve in self.reserves] + [feed.batteries for feed in self.feeds]
+        return [of.astype(np.float64) for of in members]
+
+    def load_keys(self) -> list[Floats]:
+        """Return what loads must have in common to be taken together, besides their shape."""
+        terms = self.terms
+        own = (
+            terms.delay_cost_per_wh_h,
+            terms.soft,
+            terms.curtail_cost_per_wh,
+            terms.rebound_frac,
+            terms.rebound_steps,
+        )
+        members = [reserve.loads for reserve in self.reserves] + [feed.loads for feed in self.feeds]
+        return [np.asarray(key, dtype=np.float64) for key in (*own, *members)]
+
+    def rewards_waste(self) -> bool:
+        """Say whether losing energy in a battery may pay at any step, whatever the prices.
+
+        A reserve wants room in a battery or power that could be dropped, the green rules want less export.
+        """
+        return bool(self.reserves) or self.green is not None
+
+    def reserved_w(self, *, up: bool, steps: int) -> Floats:
+        """Return what all reserves of one direction ask for together at each step. [W]"""
+        return sum((r.power_w for r in self.reserves if r.up is up), np.zeros(steps))

@@ -6,11 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.grid.dispatcher import NOW, TRACE, watts, when
 from tests.grid.plant import Memory, judge, sender, with_awards
 from tests.grid.schemas import check
 from tests.grid.test_admit import accepted, order, rejected
+from tests.grid.test_admit_fuzz import JSON
 from tests.grid.trade import BID_ID, SLOT, a_bid, award_message, award_of, offered
 from vppd.core.bid import Offered
 from vppd.core.bidding import Step
@@ -221,3 +224,19 @@ def test_the_same_award_again_gets_the_same_receipts() -> None:
 def test_a_bid_id_is_a_uuid(bid_id: Any) -> None:
     """Anything else is malformed, and nothing is looked up."""
     assert isinstance(rejected(judged(award_of(a_bid(), 300e3) | {"bid_id": bid_id}), Reason.MALFORMED), Rejected)
+
+
+@pytest.mark.parametrize("amount", ["1E+999999", "NaN", "Infinity", "1_000", ".5", "5.", "--5", "+5", "٥", "", 5, None])
+def test_a_price_is_a_plain_decimal_number(amount: Any) -> None:
+    """What the schema does not allow is malformed, and no price fills the ledger with zeros."""
+    rejected(judged(award_of(a_bid(), 300e3, price={"amount": amount, "currency": "EUR"})), Reason.MALFORMED)
+
+
+@given(name=st.sampled_from(sorted(award_of(a_bid(), 300e3))), value=JSON)
+def test_an_award_with_any_value_in_any_place_raises_nothing(name: str, value: Any) -> None:
+    """A market that is broken, but signs properly, gets a verdict, and never more than was offered."""
+    verdict = judged({**award_of(a_bid(), 300e3), name: value})
+    if isinstance(verdict, Accepted):
+        assert 0.0 < obliged(verdict).power_w <= 400e3
+    else:
+        assert isinstance(verdict, Rejected)

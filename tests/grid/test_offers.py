@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from tests.grid.dispatcher import NOW
 from tests.grid.plant import sender
 from tests.grid.schemas import check, unsigned
+from tests.grid.test_admit_fuzz import JSON
 from tests.grid.trade import BID_ID, GATE, SLOT, a_bid, an_obligation, offered
 from vppd.core.bid import Bid, price_per_mwh, unfit_revision
 from vppd.core.bidding import Step
@@ -189,3 +191,13 @@ def test_an_award_has_one_statement() -> None:
     assert event.body["receipts"][0]["payload"].encode() == message.payload
     assert (data["held_frac"], data["sold_power"]["value"], data["lowest_power"]["value"]) == (0.75, 300e3, 0.0)
     assert "delivered_wh" not in data
+
+
+@given(
+    name=st.sampled_from(["steps", "interval", "bid_id", "min_power", "revision", "activation_s", "state"]), value=JSON
+)
+def test_an_offer_with_any_value_in_any_place_is_a_bid_or_a_defect(name: str, value: Any) -> None:
+    """A market that listens to many sellers is not brought down by one."""
+    data = {**unsigned(json.loads(offer_message(a_bid(), "offered", GATE, NOW, sender()).payload)["data"]), name: value}
+    with suppress(Defect):
+        read_offer(data)

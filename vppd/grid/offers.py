@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -17,6 +18,7 @@ from vppd.grid.strict_json import Json
 from vppd.model import Event, Interval, Outbound
 
 OFFER: Final = "vpp.bid.offer.v1"
+_AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 def offer_message(bid: Bid, state: State, gate_closes_at: datetime, at: datetime, sender: Sender) -> Outbound:
@@ -134,7 +136,6 @@ def _step(fields: Fields) -> Step:
 def read_amount(fields: Fields, name: str) -> Decimal:
     """Return an exact amount of money. Raises Defect (malformed) for what is not plainly a decimal number."""
     text = fields.text(name, 32)
-    digits = text.removeprefix("-").replace(".", "", 1)
-    if not (digits.isascii() and digits.isdigit()) or text.removeprefix("-").startswith(".") or text.endswith("."):
+    if not _AMOUNT.fullmatch(text):
         raise Defect(Reason.MALFORMED, f"{name} is not a decimal number")
     return Decimal(text)

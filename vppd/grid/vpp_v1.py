@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Final
 
 from vppd.grid.envelope import Envelope
 from vppd.grid.fields import Fields
-from vppd.grid.offers import bid_id_of
+from vppd.grid.offers import bid_id_of, read_amount
 from vppd.grid.quantities import read_interval, read_power
 from vppd.grid.reasons import Defect, Reason
 from vppd.grid.site import EVERYTHING, Site
@@ -116,7 +116,7 @@ def read_award(data: dict[str, Json], envelope: Envelope, site: Site, at: dateti
         direction=fields.word("direction", ("up", "down")),
         power_w=read_power(fields.object("power")),
         interval=read_interval(fields.object("interval"), at),
-        price=_amount(price) if price else None,
+        price=read_amount(price, "amount") if price else None,
         currency=price.text("currency", 3) if price else "",
         revision=fields.maybe(lambda name: fields.whole(name, 1, MOST_SEQ), "revision"),
     )
@@ -171,13 +171,3 @@ def _priority(fields: Fields, kind: OrderKind) -> int:
     if given is not None:
         return given
     return Priority.GRID_LIMIT if kind in (OrderKind.LIMIT, OrderKind.RELEASE) else Priority.AWARD
-
-
-def _amount(price: Fields) -> Decimal:
-    try:
-        amount = Decimal(price.text("amount", 32))
-    except InvalidOperation as error:
-        raise Defect(Reason.MALFORMED, "price.amount is not a decimal number") from error
-    if not amount.is_finite():
-        raise Defect(Reason.MALFORMED, "price.amount is not a decimal number")
-    return amount

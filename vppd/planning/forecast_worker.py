@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from vppd.core.forecast import Forecast, Score, forecast
-from vppd.core.forecast_point import DAY_S, METHODS, Grid
+from vppd.core.forecast_point import DAY_S, METHODS, Grid, persistence
 from vppd.core.outlook import MEDIAN_FRAC
 from vppd.errors import VppdError
 from vppd.ledger.history import EPOCH
@@ -144,14 +144,19 @@ def _own(history: Floats, wish: _Wish, whole: Round) -> tuple[Forecast | None, s
         return forecast(history, whole.steps, whole.grid, method=method, **how)
 
     if known.sum() < whole.grid.day:
-        last = made(PERSISTENCE)
-        unknown = Score(np.inf, np.full(len(whole.levels), np.nan), 0)
-        said = bool(np.isfinite(last.values).any())
-        return (replace(last, score=unknown), COLD) if said else (None, NOTHING)
+        return _cold(made(PERSISTENCE), persistence(history, whole.steps, whole.grid), wish, whole)
     best = made(wish.chosen if wish.chosen in METHODS else "")
     if not np.isfinite(best.values).all():
         best = _filled(best, made(PERSISTENCE))
     return best, "" if known[-whole.grid.day :].any() else LONG_AGO
+
+
+def _cold(last: Forecast, point: Floats, wish: _Wish, whole: Round) -> tuple[Forecast | None, str]:
+    """Return the last value held, as wide as the few errors that there are; a morning's trend is no bias."""
+    if not np.isfinite(point).any():
+        return None, NOTHING
+    unknown = Score(np.inf, np.full(len(whole.levels), np.nan), 0)
+    return replace(_moved(last, point - last.at(MEDIAN_FRAC), wish.bounds), score=unknown), COLD
 
 
 def _theirs(said: SaidBefore, history: Floats, own: Forecast | None, wish: _Wish, whole: Round) -> Forecast | None:
@@ -220,7 +225,7 @@ def _told(name: str, found: _Found) -> dict[str, Any]:
         said |= {
             "method": found.forecast.method,
             "rows": len(found.forecast.values),
-            "paths": len(found.forecast.paths),
+            "paths": len(_paths(found.forecast)),
         }
         said["score"] = _score(found.forecast)
     if found.instead is not None:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from vppd.core.bidding import Block, Charges, Reading, overbid_frac, price_curve, sure_w
-from vppd.core.bidding_split import Lot, Resource, Split, _greedy, split, suits
+from vppd.core.bidding_greedy import greedy
+from vppd.core.bidding_lots import Lot, Resource, Split, Together, suits
+from vppd.core.bidding_split import split
 from vppd.snapshot import Floats
 
 SAMPLES = arrays(np.float64, st.tuples(st.integers(1, 20), st.integers(1, 60)), elements=st.floats(0.0, 1e6))
@@ -207,7 +209,7 @@ def check(resources: list[Resource], lots: list[Lot], found: Split) -> None:
 def test_no_watt_and_no_watt_hour_is_sold_twice(market: tuple[list[Resource], list[Lot]]) -> None:
     """Over any overlapping products, from the solver and from the fallback alike; the fallback is never worth more."""
     resources, lots = market
-    found, quick = split(resources, lots), _greedy(resources, lots)
+    found, quick = split(resources, lots), greedy(resources, lots)
     check(resources, lots, found)
     check(resources, lots, quick)
     assert quick.worth <= found.worth * (1 + 1e-3) + 1e-3

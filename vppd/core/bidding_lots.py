@@ -1,0 +1,131 @@
+"""The words between those who offer and those who split: resources, what is sure of them together, lots, and the split. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vppd.snapshot import Floats
+
+INF = np.inf
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resource:
+    """Something that can give power one way."""
+
+    name: str
+    direction: str
+    """up: less consumption or more generation; down: more consumption."""
+    response_s: float
+    sure_w: Floats
+    """(t,) what may be sold of it; INF where only what is sure together counts. [W]"""
+    energy_wh: float | Floats = INF
+    """What it can give in all, or from each step on, (t,). [Wh]"""
+    recovery_steps: int = 0
+    """After a slot the energy needs so many steps to come back."""
+    cost_per_wh: float = 0.0
+
+    @property
+    def is_endless(self) -> bool:
+        """Say whether its energy has no end."""
+        return bool(np.isinf(self.energy_wh).all())
+
+    @property
+    def left_wh(self) -> Floats:
+        """Return the energy it can give from each step on, (t,). [Wh]"""
+        return np.broadcast_to(np.asarray(self.energy_wh, dtype=np.float64), self.sure_w.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Together:
+    """What is sure of several resources at once: more than the sum of what is sure of each, as not all fail in the same minute."""
+
+    direction: str
+    within_s: float
+    """It bounds the lots that ask for no more time than this. [s]"""
+    names: frozenset[str]
+    sure_w: Floats
+    """(t,) [W]"""
+
+    def bounds(self, lot: Lot, name: str) -> bool:
+        """Say whether what the lot draws of a resource counts."""
+        return self.direction == lot.direction and lot.activation_s <= self.within_s and name in self.names
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """A product in one slot: what may be offered, and what it is expected to earn."""
+
+    name: str
+    direction: str
+    first_step: int
+    last_step: int
+    """Both included."""
+    activation_s: float
+    sustain_h: float
+    """Energy that must be there for each watt sold. [h]"""
+    worth_per_w: float
+    """Expected revenue less what it costs anyway, of a watt in this slot."""
+    min_w: float = 0.0
+    step_w: float = 1.0
+    max_w: float = INF
+    group: str = ""
+    """At most one lot of a group is offered; empty: no group."""
+    use_h: float = 0.0
+    """So long a watt is expected to be used: at its resource's cost. [h]"""
+    least_per_w: float = -INF
+    """A watt is worth at least this, whatever its resource costs: it is offered for what it costs, and perhaps not taken."""
+    limit_per_wh: float = INF
+    """Resources that cost more are not used."""
+    is_held: bool = False
+    """Sold already, all of ``max_w``: served before all others, and where it cannot be, nothing is added to it."""
+
+    @property
+    def steps(self) -> slice:
+        """Return its steps."""
+        return slice(self.first_step, self.last_step + 1)
+
+    def is_in(self, step: int, after: int = 0) -> bool:
+        """Say whether a step is one of its, or of the ``after`` next ones."""
+        return self.first_step <= step <= self.last_step + after
+
+    def net_per_w(self, resource: Resource) -> float:
+        """Return what a watt of a resource is expected to earn."""
+        return max(self.worth_per_w - self.use_h * resource.cost_per_wh, self.least_per_w)
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """What is offered."""
+
+    offer_w: tuple[float, ...]
+    """Of each lot. [W]"""
+    drawn_w: tuple[tuple[tuple[str, float], ...], ...]
+    """Per lot the resources behind it: (name, power [W])."""
+    worth: float
+    bound: float
+    """No split is worth more."""
+    status: str
+    """optimal, incumbent, or heuristic when the solver found nothing in time."""
+    short_w: tuple[float, ...] = ()
+    """Of each lot that is held, what is not sure to be there. [W]"""
+
+
+def suits(resource: Resource, lot: Lot) -> bool:
+    """Say whether a resource may stand behind a lot."""
+    return (
+        resource.direction == lot.direction
+        and resource.response_s <= lot.activation_s
+        and resource.cost_per_wh <= lot.limit_per_wh
+    )
+
+
+def worth_of(
+    resources: Sequence[Resource], lots: Sequence[Lot], drawn_w: Sequence[Sequence[tuple[str, float]]]
+) -> float:
+    """Return what a split is expected to earn."""
+    by_name = {resource.name: resource for resource in resources}
+    return sum(lot.net_per_w(by_name[name]) * w for lot, own in zip(lots, drawn_w, strict=True) for name, w in own)

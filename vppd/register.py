@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from vppd.api.console_bids import bids_view
+from vppd.api.bids import bids_view
 from vppd.core.bid import Offered
 from vppd.core.state import Phase, Progress
 from vppd.grid.verdict import COMMANDS, Stored

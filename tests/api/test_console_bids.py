@@ -10,7 +10,8 @@ from rich.console import Console
 
 from tests.grid.dispatcher import NOW
 from tests.grid.trade import AWARD_ID, BID_ID, SLOT, a_bid, an_obligation, offered
-from vppd.api.console_bids import bids_table, bids_view
+from vppd.api.bids import bids_view
+from vppd.api.console_bids import bids_table
 
 
 def printed(found: object, width: int = 200) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,16 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.grid.dispatcher import NOW, TRACE, watts, when
-from tests.grid.plant import Memory, judge, sender, with_awards
-from tests.grid.schemas import check
+from tests.grid.plant import SITE, Memory, judge, sender, with_awards
+from tests.grid.schemas import check, validate
 from tests.grid.test_admit import accepted, order, rejected
 from tests.grid.test_admit_fuzz import JSON
 from tests.grid.trade import BID_ID, SLOT, a_bid, award_message, award_of, offered
+from tests.support import ROOT
 from vppd.core.bid import Offered
 from vppd.core.bidding import Step
+from vppd.grid.awards import match
+from vppd.grid.envelope import read_envelope
+from vppd.grid.offers import read_offer
 from vppd.grid.reasons import Reason
 from vppd.grid.receipts import receipts
 from vppd.grid.verdict import Accepted, Conditions, Duplicate, Rejected, Verdict
+from vppd.grid.vpp_v1 import read_award
 from vppd.model import Obligation, OrderKind, Priority
 
 
@@ -240,3 +248,17 @@ def test_an_award_with_any_value_in_any_place_raises_nothing(name: str, value: A
         assert 0.0 < obliged(verdict).power_w <= 400e3
     else:
         assert isinstance(verdict, Rejected)
+
+
+def test_the_guides_example_is_an_offer_and_an_award_of_it() -> None:
+    """What dispatchers read fits the schemas, and the award is one that the plant takes."""
+    guide = (ROOT / "docs" / "dispatcher.md").read_text(encoding="utf-8").partition("## Offers and awards")[2]
+    offer, award = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", guide, re.DOTALL))
+    file = ROOT / "docs" / "asyncapi-vpp-v1.yaml"
+    validate(file, "BidOfferData", offer)
+    validate(file, "BidAwardData", award)
+    known = read_offer(offer)
+    at = known.bid.interval.start - timedelta(minutes=40)
+    envelope = json.loads(award_message(award).payload)
+    read = read_award(award, read_envelope(envelope), SITE, at)
+    assert match(read, known, None, at).power_w == 300e3

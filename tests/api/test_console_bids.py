@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from tests.grid.dispatcher import NOW
 from tests.grid.trade import AWARD_ID, BID_ID, SLOT, a_bid, an_obligation, offered
 from vppd.api.bids import bids_view
 from vppd.api.console_bids import bids_table
+from vppd.model import Interval
 
 
 def printed(found: object, width: int = 200) -> str:
@@ -23,7 +25,7 @@ def printed(found: object, width: int = 200) -> str:
 
 def test_the_view_is_plain_json_in_watts_and_exact_prices() -> None:
     """Offers that are not over by their time, then what is owed."""
-    later = a_bid(bid_id="9", interval=SLOT.__class__(NOW + timedelta(hours=1), NOW + timedelta(hours=2)))
+    later = a_bid(bid_id="9", interval=Interval(NOW + timedelta(hours=1), NOW + timedelta(hours=2)))
     entries = [offered(300e3), offered(bid_id="9", interval=later.interval)]
     found = json.loads(json.dumps(bids_view(entries, [an_obligation()], NOW)))
     first, second = found["offers"]
@@ -45,10 +47,18 @@ def test_the_tables_name_bid_prices_gate_and_award() -> None:
     """One line each, in MW and the currency of the market."""
     text = printed(bids_view([offered(300e3, revision=2)], [an_obligation(dispatch="scheduled")], NOW))
     for part in (
-        "3f0d7c52 rev 2", "mfrr-up", "0.4 MW", "0.3 MW", "62.10 to 118.45 EUR", "03-01 12:05", "0d4f5d1c", "118.45 EUR",
-        "scheduled",
+        "3f0d7c52 rev 2", "mfrr-up up", "0.3 of 0.4 MW", "62.10 to 118.45 EUR", "03-01 12:10 - 12:25", "03-01 12:05",
+        "0d4f5d1c by tso", "118.45 EUR", "scheduled",
     ):  # fmt: skip
         assert part in text
+    assert "withdrawn" in printed(bids_view([replace(offered(), state="withdrawn")], [], NOW))
+
+
+def test_a_span_over_midnight_names_both_days_and_seconds_are_shown_where_there_are_any() -> None:
+    """Local markets have slots of a minute."""
+    start = NOW.replace(hour=23, minute=59, second=30)
+    entry = offered(interval=Interval(start, start + timedelta(minutes=1)))
+    assert "03-01 23:59:30 - 03-02 00:00:30" in printed(bids_view([entry], [], NOW))
 
 
 def test_nothing_is_said_to_be_nothing() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -11,42 +11,50 @@ from rich.table import Table
 
 
 def bids_table(found: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print what is offered, then what is owed."""
+    """Print what is offered, then what is owed; times are UTC."""
     out = console or Console()
     if not found["offers"] and not found["obligations"]:
         out.print("Nothing is offered, and nothing is owed.")
         return
-    offers = Table(
-        "bid", "product", "resource", "way", "from", "until", "offered", "awarded", "per MWh", "gate", "state"
-    )
+    offers = Table("offered", "resource", "delivery (UTC)", "awarded", "per MWh", "gate", "bid")
     for row in found["offers"]:
-        name = row["bid_id"][:8] if row["revision"] == 1 else f"{row['bid_id'][:8]} rev {row['revision']}"
         offers.add_row(
-            name, row["product"], row["resource"], row["direction"], *_span(row), _mw(row["power_w"]), _mw(row["awarded_w"]),
-            f"{_prices(row['steps'])} {row['currency']}", _clock(row["gate_closes_at"]), row["state"],
+            f"{row['product']} {row['direction']}", row["resource"], _span(row["start"], row["end"]),
+            f"{_mw(row['awarded_w'])} of {_mw(row['power_w'])} MW", f"{_prices(row['steps'])} {row['currency']}",
+            _moment(row["gate_closes_at"]), _name(row),
         )  # fmt: skip
-    owed = Table("award", "issuer", "product", "resource", "way", "from", "until", "power", "per MWh", "dispatch")
+    owed = Table("owed", "resource", "delivery (UTC)", "power", "per MWh", "dispatch", "award")
     for row in found["obligations"]:
         owed.add_row(
-            row["award_id"][:8], row["issuer"], row["product"], row["resource"], row["direction"], *_span(row),
-            _mw(row["power_w"]), f"{row['price']} {row['currency']}", row["dispatch"],
+            f"{row['product']} {row['direction']}", row["resource"], _span(row["start"], row["end"]),
+            f"{_mw(row['power_w'])} MW", f"{row['price']} {row['currency']}", row["dispatch"],
+            f"{row['award_id'][:8]} by {row['issuer']}",
         )  # fmt: skip
-    out.print(offers)
-    out.print(owed)
+    for table in (offers, owed):
+        if table.row_count:
+            out.print(table)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    revision = "" if row["revision"] == 1 else f" rev {row['revision']}"
+    return f"{row['bid_id'][:8]}{revision}{'' if row['state'] == 'offered' else ' ' + row['state']}"
 
 
 def _prices(steps: list[Mapping[str, Any]]) -> str:
     first, last = steps[0]["price"], steps[-1]["price"]
-    return first if first == last else f"{first} to {last}"
+    return str(first) if first == last else f"{first} to {last}"
 
 
-def _span(row: Mapping[str, Any]) -> tuple[str, str]:
-    return _clock(row["start"]), _clock(row["end"])
+def _span(start: str, end: str) -> str:
+    """Return from when to when; the day of the end only when it is another one."""
+    first, last = _moment(start), _moment(end)
+    return f"{first} - {last[6:] if first[:5] == last[:5] else last}"
 
 
-def _clock(text: str) -> str:
-    return f"{datetime.fromisoformat(text):%m-%d %H:%M:%S}".removesuffix(":00")
+def _moment(text: str) -> str:
+    at = datetime.fromisoformat(text).astimezone(UTC)
+    return f"{at:%m-%d %H:%M:%S}".removesuffix(":00")
 
 
 def _mw(power_w: float) -> str:
-    return f"{power_w / 1e6:.3g} MW"
+    return f"{power_w / 1e6:.4g}"

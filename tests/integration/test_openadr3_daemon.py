@@ -195,12 +195,17 @@ async def test_events_move_the_meter(tmp_path: Path, record_property: Callable[[
 
 
 async def _survive_a_kill(r: Room) -> None:
-    """Kill the daemon in the middle of the event: the devices never come to rest, and no second order is made."""
+    """Kill the daemon in the middle of the event, the server gone too: no device comes to rest, and no second order is made."""
     before, changes = r.orders, {name: len(b.followed) for name, b in r.plant.batteries.items()}
     assert len(before) == 1
+    r.server.down = True
     r.daemon.kill()
     r.daemon.start()
     await r.until("ready again", r.daemon.ready.is_set, 60.0)
+    alone = await r.shows("trouble", lambda view: "503" in view["trouble"])
+    assert (alone["known"], alone["orders"], len(r.orders)) == (False, [], 1)
+    await r.kept(LIMIT_KW)
+    r.server.down = False
     await r.shows("the server", lambda view: view["known"] and view["notifier"]["connections"] > 0)
     await r.kept(LIMIT_KW)
     for name, battery in r.plant.batteries.items():

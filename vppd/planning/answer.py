@@ -1,0 +1,98 @@
+"""The solver's answer in terms of the plant: a timetable, what of each cluster waits, and what the loop is to prefer. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from vppd.core.timetable import Timetable
+from vppd.planning.assemble import Assembled
+from vppd.planning.deferral import Chunk, waiting_w
+from vppd.snapshot import Floats, Plant, Readings
+
+IDLE_W = 1.0
+"""Storage that moves no more than this over the whole horizon is not used. [W]"""
+HELD_FRAC = 0.01
+"""A plan that leaves less than this part of a rating waiting, or curtails less, holds nobody. [0-1]"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A timetable and what it was made from."""
+
+    timetable: Timetable
+    assembled: Assembled
+    chunks: tuple[tuple[Chunk, Floats], ...]
+    """Work that may wait, with the power it gets, (h,). [W]"""
+    waiting_w: Floats
+    """(n, h) what a cluster would draw beyond its budget if nothing waited, NaN for others. [W]"""
+    curtailed_w: Floats
+    """(n, h) what a source could give beyond its plan, NaN for others. [W]"""
+    price_import_per_wh: Floats
+    solve_s: float
+    gap_frac: float | None
+
+
+def plan_of(assembled: Assembled, answer: Mapping[str, Any], made_at: datetime, plant: Plant) -> Plan:
+    """Return the plan that a solver's answer comes to."""
+    h, n = assembled.steps, len(plant.asset_ids)
+    power_w, energy_wh, waits_w, curtailed_w = (np.full((n, h), np.nan) for _ in range(4))
+    for i in assembled.batteries:
+        row = answer["batteries"][plant.asset_ids[i]]
+        if np.abs(row["power_w"]).max() >= IDLE_W:  # storage that the plan has no use for rests as without a plan
+            power_w[i] = row["power_w"]
+        energy_wh[i] = row["energy_wh"]
+    renewable_w = np.zeros(h)
+    for i, entry in zip(assembled.sources, assembled.document["renewables"], strict=True):
+        given_w = np.asarray(answer["renewables"][plant.asset_ids[i]])
+        power_w[i], curtailed_w[i] = -given_w, np.asarray(entry["available_w"]) - given_w
+        renewable_w += given_w
+    found = tuple((c, np.asarray(answer["flexible_loads"][c.key.name])) for c in assembled.chunks)
+    for i in assembled.clusters:
+        power_w[i], waits_w[i] = assembled.fixed_w[i], 0.0
+        for chunk, run_w in found:
+            if chunk.key.asset == plant.asset_ids[i]:
+                power_w[i] += run_w
+                waits_w[i] += waiting_w(chunk, run_w, assembled.step_h)
+    timetable = Timetable(
+        made_at=made_at,
+        start=assembled.start,
+        step_s=assembled.step_s,
+        status=str(answer["status"]),
+        asset_ids=plant.asset_ids,
+        power_w=power_w,
+        energy_wh=energy_wh,
+        import_w=np.asarray(answer["import_w"], dtype=np.float64),
+        renewable_w=renewable_w,
+        cost=float(answer["cost"]),
+        conflicts=tuple(answer["conflicts"]),
+    )
+    price = np.asarray(assembled.document["price_import_per_wh"])
+    return Plan(timetable, assembled, found, waits_w, curtailed_w, price, float(answer["solve_s"]), answer["gap"])
+
+
+def wishes(plan: Plan, at: datetime, readings: Readings, defers: tuple[bool, ...], plant: Plant) -> Floats | None:
+    """Return what the plan wishes of each asset at a moment, (n,), NaN for nothing; None when it is over. [W]
+
+    A cluster is held by what the plan lets wait, and never because a forecast of its demand was too low; ``defers`` says by tier
+    whose work may wait at all. A source is held where the plan curtails it.
+    """
+    step = plan.timetable.step_at(at)
+    if step is None:
+        return None
+    planned_w, waits_w, curtailed_w = (
+        plan.timetable.power_w[:, step],
+        plan.waiting_w[:, step],
+        plan.curtailed_w[:, step],
+    )
+    rating_w = np.maximum(np.abs(plant.rated_lower_w), np.abs(plant.rated_upper_w))
+    cluster, source = np.isfinite(waits_w), np.isfinite(curtailed_w)
+    said_w = np.where(np.isfinite(readings.available_w), readings.available_w, planned_w)
+    may_w = readings.tier_shed_w @ np.array(defers, dtype=np.float64)
+    budget_w = np.maximum(planned_w, said_w - np.minimum(waits_w, may_w))
+    found_w = np.where(cluster, np.where(waits_w > HELD_FRAC * rating_w, budget_w, np.nan), planned_w)
+    return np.where(source & ~(curtailed_w > HELD_FRAC * rating_w), np.nan, found_w)

@@ -1,0 +1,117 @@
+"""Limits, billing, green rules and sold power as parts of the planner's problem. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+
+from vppd.core.headroom import members, sustained_s
+from vppd.model import Obligation
+from vppd.planning.deferral import SECONDS
+from vppd.planning.known import Known, Parts
+from vppd.snapshot import Bools, Floats
+
+LONGEST_SUSTAIN_H = 4.0
+"""Energy for sold power is kept for no longer than this at once. [h]"""
+
+
+def limits(known: Known, parts: Parts) -> dict[str, Any]:
+    """Return the limits of the site, its feeds and its clusters, and what the billing and green rules ask."""
+    plant, terms = known.plant, known.terms
+    found: dict[str, Any] = {"site": _range(known, 0)}
+    found["feeds"] = [_feed(known, parts, node) for node in range(1, len(plant.nodes))]
+    found["feeds"] += [_hall(known, parts, i) for i in parts.computing if parts.works_of(plant.asset_ids[i])]
+    if terms.demand_charge_per_w > 0.0:
+        billed_w = max(terms.billed_peak_w, known.moment.peak_w)
+        found["demand_charge"] = {"cost_per_w": terms.demand_charge_per_w, "billed_peak_w": billed_w}
+    if terms.green_load_frac is not None or terms.green_self_use_frac is not None:
+        found["green"] = _green(known)
+    return found
+
+
+def reserves(known: Known, parts: Parts, obligations: Sequence[Obligation]) -> list[dict[str, Any]]:
+    """Return what is sold within the horizon, less what clusters can shed that does not wait."""
+    rows = [_reserve(known, parts, o) for o in sorted(obligations, key=lambda o: (o.interval.start, o.award_id))]
+    return [row for row in rows if row is not None]
+
+
+def total(series: Iterable[Floats], steps: int) -> Floats:
+    """Return the sum of series over the horizon, (steps,)."""
+    found = np.zeros(steps)
+    for values in series:
+        found += values[:steps]
+    return found
+
+
+def _range(known: Known, node: int) -> dict[str, Any]:
+    """Return a node's limits with the margin kept free. [W]"""
+    part = 1.0 - known.plant.margin_frac
+    return {
+        "import_max_w": max(float(known.plant.node_upper_w[node]) * part, 0.0),
+        "export_max_w": max(-float(known.plant.node_lower_w[node]) * part, 0.0),
+    }
+
+
+def _green(known: Known) -> dict[str, Any]:
+    terms = known.terms
+    rules = {"share_of_load_frac": terms.green_load_frac, "self_use_frac": terms.green_self_use_frac}
+    found: dict[str, Any] = {key: value for key, value in rules.items() if value is not None}
+    found["window_steps"] = min(max(int(terms.green_window_h / known.step_h), 1), known.steps)
+    if terms.green_shortfall_cost_per_mwh is not None:
+        found["shortfall_cost_per_wh"] = terms.green_shortfall_cost_per_mwh / 1e6
+    return found
+
+
+def _feed(known: Known, parts: Parts, node: int) -> dict[str, Any]:
+    plant, steps = known.plant, known.steps
+    inside = members(plant.nodes[node], plant)
+    names = [plant.asset_ids[i] for i in (*parts.stored, *parts.generating) if inside[i]]
+    own_w = total((w for k, w in parts.own_w.items() if _is_below(known, k, node)), steps)
+    own_w += total((parts.fixed_w[i] for i in parts.computing if inside[i]), steps)
+    return {
+        "tag": plant.nodes[node],
+        "members": names + _works(known, parts, inside),
+        "inflexible_load_w": own_w,
+    } | _range(known, node)
+
+
+def _hall(known: Known, parts: Parts, i: int) -> dict[str, Any]:
+    """Return a cluster's rating as a limit: what has waited runs beside what has not."""
+    name, fixed_w = known.plant.asset_ids[i], parts.fixed_w[i][: known.steps]
+    most_w = max(float(known.plant.rated_upper_w[i]), float(parts.demand_w[i].max(initial=0.0)))
+    tag = f"cluster {name}"
+    return {"tag": tag, "import_max_w": most_w, "members": parts.works_of(name), "inflexible_load_w": fixed_w}
+
+
+def _reserve(known: Known, parts: Parts, o: Obligation) -> dict[str, Any] | None:
+    plant = known.plant
+    if o.resource not in (*plant.nodes, *plant.asset_ids):
+        known.missing.append(f"award {o.award_id}: its resource {o.resource} is no longer configured")
+        return None
+    step, begins = timedelta(seconds=known.step_s), known.starts()
+    runs = np.array([b + step > o.interval.start and (o.interval.end is None or b < o.interval.end) for b in begins])
+    inside = members(o.resource, plant)
+    sure_w = total((w for i, w in parts.shed_w.items() if inside[i]), known.steps) * (o.direction == "up")
+    power_w = np.where(runs, np.maximum(o.power_w - sure_w, 0.0), 0.0)
+    if not power_w.any():
+        return None
+    names = [plant.asset_ids[i] for i in parts.stored if inside[i]] + _works(known, parts, inside)
+    if not names:
+        known.missing.append(f"award {o.award_id}: nothing that is planned could deliver it")
+        return None
+    hours = min(sustained_s(o, max(known.moment.snapshot.at, o.interval.start)) / SECONDS, LONGEST_SUSTAIN_H)
+    named = {"name": f"award {o.award_id}", "direction": o.direction, "power_w": power_w}
+    return named | {"sustain_h": hours, "resources": names}
+
+
+def _works(known: Known, parts: Parts, inside: Bools) -> list[str]:
+    return [name for i in parts.computing if inside[i] for name in parts.works_of(known.plant.asset_ids[i])]
+
+
+def _is_below(known: Known, k: int, node: int) -> bool:
+    while k > node:
+        k = int(known.plant.parent[k])
+    return k == node

@@ -35,7 +35,7 @@ def market_command(
         float, typer.Option("--penalty", min=0.0, help="For what is missing, as a part of the price.")
     ] = 1.0,
     duration_s: Annotated[float | None, typer.Option("--duration", min=0.0, help="End after so many seconds.")] = None,
-    slots: Annotated[int | None, typer.Option(min=1, help="End when so many slots are settled.")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="Buy no more slots, and end when they are settled.")] = None,
     state: Annotated[Path | None, typer.Option(help="Remembers everything here over a restart.")] = None,
     json: Annotated[Path | None, typer.Option(help="Keeps the results here, always complete.")] = None,
 ) -> None:
@@ -57,10 +57,9 @@ def market_command(
         key=key,
         kid=kid or f"{issuer}-1",
         rules=Rules(issuer, Demand.read(need), Decimal(str(price_cap_per_mwh)), Ties(ties), crowd=crowd),
-        pace=Pace(activate_frac=activate_frac),
+        pace=Pace(activate_frac=activate_frac, most_slots=slots),
         tariff=Tariff(Pays(pays), Decimal(str(penalty_frac))),
         duration_s=duration_s,
-        slots=slots,
         state=state,
         results=json,
     )

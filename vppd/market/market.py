@@ -42,6 +42,8 @@ class Pace:
     """How likely an award that is kept ready is ordered. [0-1]"""
     order_after_s: float = 0.0
     """So long after the slot has begun it is ordered. [s]"""
+    most_slots: int | None = None
+    """No more slots are bought."""
 
 
 @dataclass(slots=True)
@@ -80,6 +82,8 @@ class Market:
         """Do what is due now: close gates, order what is kept ready, send what has no receipt."""
         at = self.clerk.now()
         for slot in self.memory.book.close(at, self.pace.grace_s):
+            if self.pace.most_slots is not None and len(self.memory.rounds) >= self.pace.most_slots:
+                break  # what closes now is not bought any more
             found, deals = held(slot, self.memory.book.offers(slot), self.rules)
             self._cleared(found, deals)
         for deal in self.memory.deals.values():

@@ -55,7 +55,6 @@ class Options:
     pace: Pace = field(default_factory=Pace)
     tariff: Tariff = field(default_factory=Tariff)
     duration_s: float | None = None
-    slots: int | None = None
     state: Path | None = None
     results: Path | None = None
 
@@ -96,11 +95,12 @@ async def _until_over(market: Market, options: Options) -> None:
     end_s = None if options.duration_s is None else loop.time() + options.duration_s
     with suppress(TimeoutError):
         async with asyncio.timeout_at(end_s):
-            await market.run(lambda: stop.is_set() or _is_settled(market, options.slots))
+            await market.run(lambda: stop.is_set() or _is_settled(market))
 
 
-def _is_settled(market: Market, slots: int | None) -> bool:
-    """Say whether so many slots have been cleared, and every award in them has its account or was not accepted."""
+def _is_settled(market: Market) -> bool:
+    """Say whether all slots that are to be bought are, and every award in them has its account or was not accepted."""
+    slots = market.pace.most_slots
     deals = market.memory.deals.values()
     open_deals = [d for d in deals if d.state in ("new", "accepted") and account(d, market.tariff) is None]
     return slots is not None and len(market.memory.rounds) >= slots and not open_deals

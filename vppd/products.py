@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, ValidationError, model_validator
 
 from vppd.config.load import Config
+from vppd.config.market import MarketConfig
 from vppd.config.plant import STORAGE, AssetConfig
 from vppd.config.table import InvalidConfig, Name, NonNegative, Problem, Table, problems_of
 from vppd.core.qualify import Ability, Direction, Site, Terms
@@ -114,6 +115,17 @@ def products_in(folder: Path) -> tuple[ProductConfig, ...]:
     if not files:
         raise InvalidConfig(folder, (Problem("-", "holds no product (*.toml)"),))
     return tuple(_product(file) for file in files)
+
+
+def sold(market: MarketConfig) -> tuple[ProductConfig, ...]:
+    """Return the products that ``[market]`` names, in its order. Raises InvalidConfig for a bad file or one that is not there."""
+    folder = market.products_dir or shipped()
+    found = {product.name: product for product in products_in(folder)}
+    if strange := [name for name in market.products if name not in found]:
+        raise InvalidConfig(
+            folder, (Problem("market.products", f"there is no {', '.join(strange)}", ", ".join(found)),)
+        )
+    return tuple(found[name] for name in market.products)
 
 
 def _product(file: Path) -> ProductConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -17,7 +17,8 @@ from vppd.snapshot import Plant, Snapshot
 
 STREAM = "holding"
 SAVE_S = 300.0
-"""Running accounts are put into the ledger so often; a restart loses no more than that, and the statement says so. [s]"""
+"""Running accounts are put into the ledger so often, and at every look while something is delivered; a restart loses no more than
+that, and the statement says so. [s]"""
 LOOKS_PER_SLOT = 15
 """A slot that is shorter than a quarter of an hour is looked at more often than every minute."""
 SCHEDULED_GRACE_S = 30.0
@@ -98,9 +99,14 @@ class Settling:
                 self._note(sold, look, for_s)
         self._looks = {sold.award_id: now[sold.award_id] for sold in kept if not sold.is_over(snapshot.at)}
         self._looked, self._looked_s = snapshot.at, snapshot.mono_s
-        if snapshot.mono_s - self._saved_s >= SAVE_S:
-            self._saved_s = snapshot.mono_s
-            for sold in kept:
+        self._save(kept, now, snapshot)
+
+    def _save(self, kept: Sequence[Obligation], now: Mapping[str, Look], snapshot: Snapshot) -> None:
+        """Put running accounts on disk: now and then, and of what is being delivered at every look."""
+        due = snapshot.mono_s - self._saved_s >= SAVE_S
+        self._saved_s = snapshot.mono_s if due else self._saved_s
+        for sold in kept:
+            if due or now[sold.award_id].ordered_w > 0.0:
                 body = self._held.get(sold.award_id, Held()).to_body(sold.award_id)
                 self._write(Event(STREAM, "held", snapshot.at, body))
 

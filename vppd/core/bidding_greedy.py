@@ -40,7 +40,10 @@ class _Store:
     def __init__(self, resources: Sequence[Resource], together: Sequence[Together]) -> None:
         self.resources, self.together = resources, together
         self._left_w = [resource.sure_w.astype(np.float64).copy() for resource in resources]
-        self._joint_w = [bound.sure_w.astype(np.float64).copy() for bound in together]
+        steps = max((len(resource.sure_w) for resource in resources), default=0)
+        self._joint_w = [np.zeros(steps) for _ in together]
+        """What is drawn of them in each step."""
+        self._in_force = [bound.is_held for bound in together]
         self._used: list[tuple[int, Lot, float]] = []
         """Resource, lot, energy [Wh]."""
 
@@ -58,7 +61,10 @@ class _Store:
         elif offer_w < lot.min_w:
             self._left_w, self._joint_w, self._used = kept
             drawn = []
-        return (offer_w, tuple(drawn)) if drawn else (0.0, ())
+        if not drawn:
+            return 0.0, ()
+        self._in_force = [was or bound.is_of(lot) for was, bound in zip(self._in_force, self.together, strict=True)]
+        return offer_w, tuple(drawn)
 
     def hold(self, lot: Lot) -> tuple[float, Drawn, float]:
         """Take all of a lot, more than is left where it must be; return it, what is drawn, and how much is not there. [W]"""
@@ -97,15 +103,17 @@ class _Store:
         self._left_w[r][lot.steps] -= w
         for joint_w, bound in zip(self._joint_w, self.together, strict=True):
             if bound.bounds(lot, self.resources[r].name):
-                joint_w[lot.steps] -= w
+                joint_w[lot.steps] += w
         self._used.append((r, lot, w * lot.sustain_h))
 
     def _room_w(self, r: int, lot: Lot) -> float:
         """Return what a resource could still give to a lot in all its steps. [W]"""
         rooms_w = [float(self._left_w[r][lot.steps].min()), self._energy_room_w(r, lot)]
-        for joint_w, bound in zip(self._joint_w, self.together, strict=True):
-            if bound.bounds(lot, self.resources[r].name):
-                rooms_w.append(float(joint_w[lot.steps].min()))
+        for place, bound in enumerate(self.together):
+            steps = slice(max(bound.first_step, lot.first_step), min(bound.last_step, lot.last_step) + 1)
+            is_needed = self._in_force[place] or bound.is_of(lot)
+            if is_needed and steps.start < steps.stop and bound.bounds(lot, self.resources[r].name):
+                rooms_w.append(bound.sure_w - float(self._joint_w[place][steps].max()))
         return min(rooms_w)
 
     def _energy_room_w(self, r: int, lot: Lot) -> float:

@@ -39,22 +39,6 @@ class Resource:
         return np.broadcast_to(np.asarray(self.energy_wh, dtype=np.float64), self.sure_w.shape)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Together:
-    """What is sure of several resources at once: more than the sum of what is sure of each, as not all fail in the same minute."""
-
-    direction: str
-    within_s: float
-    """It bounds the lots that ask for no more time than this. [s]"""
-    names: frozenset[str]
-    sure_w: Floats
-    """(t,) [W]"""
-
-    def bounds(self, lot: Lot, name: str) -> bool:
-        """Say whether what the lot draws of a resource counts."""
-        return self.direction == lot.direction and lot.activation_s <= self.within_s and name in self.names
-
-
 @dataclass(frozen=True, slots=True)
 class Lot:
     """A product in one slot: what may be offered, and what it is expected to earn."""
@@ -95,6 +79,43 @@ class Lot:
     def net_per_w(self, resource: Resource) -> float:
         """Return what a watt of a resource is expected to earn."""
         return max(self.worth_per_w - self.use_h * resource.cost_per_wh, self.least_per_w)
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What is sure of several resources at once in a slot: more than is sure of each, as not all fail in the same minute.
+
+    No step of the slot may have more drawn of them, once any lot of this slot is sold.
+    """
+
+    direction: str
+    within_s: float
+    """All lots count that ask for no more time than this. [s]"""
+    names: frozenset[str]
+    first_step: int
+    last_step: int
+    sure_w: float
+    is_held: bool = False
+    """A lot of this slot is sold already."""
+    least_s: float = 0.0
+    """Only lots of the slot that ask for no less time than this need it: those in more of a hurry cannot have all resources. [s]"""
+
+    def bounds(self, lot: Lot, name: str) -> bool:
+        """Say whether what the lot draws of a resource counts."""
+        return self.direction == lot.direction and lot.activation_s <= self.within_s and name in self.names
+
+    def is_of(self, lot: Lot) -> bool:
+        """Say whether the lot, once sold, needs this bound."""
+        return (
+            (self.first_step, self.last_step) == (lot.first_step, lot.last_step)
+            and self.direction == lot.direction
+            and self.least_s <= lot.activation_s <= self.within_s
+        )
+
+    def rules(self, lot: Lot) -> bool:
+        """Say whether the lot cannot draw more than this."""
+        meets = self.first_step <= lot.last_step and lot.first_step <= self.last_step
+        return self.is_of(lot) or (self.is_held and meets)
 
 
 @dataclass(frozen=True, slots=True)

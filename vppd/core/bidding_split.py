@@ -180,12 +180,18 @@ class _Form:
         lot = self.lots[i]
         rest = {resource.name: resource.sure_w[lot.steps] for resource in self.resources if suits(resource, lot)}
         there_w = np.zeros(lot.last_step - lot.first_step + 1)
-        for bound in sorted(self.together, key=lambda bound: -len(bound.names)):
+        for bound in sorted((b for b in self.together if b.rules(lot)), key=lambda bound: -len(bound.names)):
             own = [name for name in rest if bound.bounds(lot, name)]
             alone_w = sum((rest.pop(name) for name in own), np.zeros(len(there_w)))
-            there_w = there_w + np.minimum(alone_w, bound.sure_w[lot.steps])
+            there_w = there_w + np.minimum(alone_w, bound.sure_w + self._held_over_w(bound))
         there_w = sum(rest.values(), there_w)
         return min(lot.max_w, float(np.min(there_w)))
+
+    def _held_over_w(self, bound: Together) -> float:
+        """Return by how much a bound is exceeded by what is held. [W]"""
+        place = self.together.index(bound)
+        steps = range(bound.first_step, bound.last_step + 1)
+        return max(((self.over or {}).get(("together", place, t), 0.0) for t in steps), default=0.0) * _UNIT_W
 
     def _lot_rows(self, i: int) -> None:
         """A lot is off, or between its least and its most, and drawn in full in every step."""
@@ -228,11 +234,25 @@ class _Form:
                 self._at_most(("energy", r, t), near, float(most_wh))
 
     def _together_rows(self, place: int) -> None:
-        """What is sure of several resources is given once by all of them."""
+        """What is sure of several resources is given once by all of them, in the slots of the lots that are sold."""
         bound = self.together[place]
         drawn = [c for c in self._drawn_of(bound.names) if bound.bounds(c[1], c[2].name)]
-        for t, most_w in enumerate(bound.sure_w):
-            self._at_most(("together", place, t), ((c, 1.0) for c, lot, _ in drawn if lot.is_in(t)), float(most_w))
+        users = [i for i, lot in enumerate(self.lots) if bound.is_of(lot) and not lot.is_held]
+        for t in range(bound.first_step, bound.last_step + 1):
+            own = [(c, 1.0) for c, lot, _ in drawn if lot.is_in(t)]
+            if bound.is_held:
+                self._at_most(("together", place, t), own, bound.sure_w)
+            elif self.over is not None and own:
+                most_w = self._most_at_w(bound, t)
+                for i in users:
+                    switch = (2 * i + 1, (most_w - bound.sure_w) / _UNIT_W)
+                    self._rows.append(([*own, switch], -INF, most_w / _UNIT_W))
+
+    def _most_at_w(self, bound: Together, t: int) -> float:
+        """Return the most that is drawn in a step of the same resources, whatever is sold. [W]"""
+        held_w = sum(lot.max_w for lot in self.lots if lot.is_held and lot.is_in(t))
+        same = (b for b in self.together if (b.names, b.within_s) == (bound.names, bound.within_s))
+        return held_w + max(b.sure_w for b in same if b.first_step <= t <= b.last_step)
 
     def _group_rows(self) -> None:
         groups: dict[str, list[tuple[int, float]]] = defaultdict(list)

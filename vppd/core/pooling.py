@@ -6,43 +6,44 @@ Not all clusters are low in the same minute, so what is sure of their sum is mor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from vppd.core.bidding import Reading
 from vppd.core.bidding_lots import INF, Lot, Resource, Together
 from vppd.core.stock import Stock
-from vppd.core.sureness import Window, careful_epsilon, sure_in_steps
+from vppd.core.sureness import careful_epsilon, sure_in_slot
 from vppd.snapshot import Floats
 
 
 def sure(
     stocks: Sequence[Stock], lots: Sequence[Lot], epsilons_frac: Sequence[float], reading: Reading
 ) -> tuple[list[Resource], list[Together]]:
-    """Return what is sure of each stock with an end to its energy, and of the others together, in the steps of the lots."""
+    """Return what is sure of each stock with an end to its energy, and of the others together, in the slots of the lots."""
     together: list[Together] = []
     for direction in sorted({lot.direction for lot in lots}):
-        own = [place for place, lot in enumerate(lots) if lot.direction == direction]
-        seen: set[int] = set()
-        for within_s in sorted({lots[place].activation_s for place in own}, reverse=True):
-            pool = [s for s in stocks if s.direction == direction and s.response_s <= within_s and s.energy_wh is None]
-            # Lots in less of a hurry draw on the same stocks: one bound for all of them.
-            if pool and len(pool) not in seen:
-                some = [place for place in own if lots[place].activation_s <= within_s]
-                windows = _windows([lots[place] for place in some], [epsilons_frac[place] for place in some])
-                together += _joint(pool, within_s, windows, reading)
-            seen.add(len(pool))
+        pools: dict[int, tuple[list[Stock], list[_Slot]]] = {}
+        for lot, frac in zip(lots, epsilons_frac, strict=True):
+            if lot.direction == direction:
+                pool = [s for s in stocks if _is_pooled(s, direction) and s.response_s <= lot.activation_s]
+                # Pools grow with the time there is: those of one size are the same.
+                pools.setdefault(len(pool), (pool, []))[1].append(_Slot(lot, frac))
+        for pool, slots in pools.values():
+            together += _joint(pool, slots, reading) if pool else []
     return [_resource(stock) for stock in stocks], together
 
 
-def _windows(lots: Sequence[Lot], epsilons_frac: Sequence[float]) -> list[Window]:
-    """Return the steps of the lots once each, with the least epsilon of those that have them."""
-    found: dict[tuple[int, int, bool], float] = {}
-    for lot, frac in zip(lots, epsilons_frac, strict=True):
-        key = lot.first_step, lot.last_step + 1, lot.is_held
-        found[key] = min(frac, found.get(key, 1.0))
-    return [Window(first, end, frac, is_held) for (first, end, is_held), frac in sorted(found.items())]
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """A lot and the accepted probability that what is sold in it is not there."""
+
+    lot: Lot
+    epsilon_frac: float
+
+
+def _is_pooled(stock: Stock, direction: str) -> bool:
+    return stock.direction == direction and stock.energy_wh is None
 
 
 def _resource(stock: Stock) -> Resource:
@@ -58,25 +59,43 @@ def _resource(stock: Stock) -> Resource:
     )
 
 
-def _joint(pool: Sequence[Stock], within_s: float, windows: Sequence[Window], reading: Reading) -> list[Together]:
-    """Return what is sure of the cheapest stocks of a pool together, of the next cheaper ones too, and so on."""
-    direction, steps = pool[0].direction, pool[0].paths_w.shape[1]
+def _joint(pool: Sequence[Stock], slots: Sequence[_Slot], reading: Reading) -> list[Together]:
+    """Return what is sure in each slot of the cheapest stocks of a pool together, of the next cheaper ones too, and so on."""
     some = [stock for stock in pool if len(stock.paths_w)]
-    rows = max((len(stock.paths_w) for stock in some), default=0)
-    taught = _taught(_total_w(some, rows, steps), windows, reading)
+    rows, steps = max((len(stock.paths_w) for stock in some), default=0), pool[0].paths_w.shape[1]
+    whole_w = _total_w(some, rows, steps)
+    new_w = [whole_w[:, first : last + 1] for first, last in sorted({_ends(s) for s in slots if not s.lot.is_held})]
+    taught = {frac: careful_epsilon(new_w, reading, frac) for frac in {slot.epsilon_frac for slot in slots}}
+    hurries_s = [slot.lot.activation_s for slot in slots]
+    # What is sold already is bounded by its promise, what is sold now by a careful one.
+    windows: dict[tuple[int, int, bool], float] = {}
+    for slot in slots:
+        frac = slot.epsilon_frac if slot.lot.is_held else taught[slot.epsilon_frac]
+        key = *_ends(slot), slot.lot.is_held
+        windows[key] = min(frac, windows.get(key, 1.0))
     found = []
     for cost_per_wh in sorted({stock.cost_per_wh for stock in pool}):
         names = frozenset(stock.name for stock in pool if stock.cost_per_wh <= cost_per_wh)
         paths_w = _total_w([stock for stock in some if stock.name in names], rows, steps)
-        found.append(Together(direction, within_s, names, sure_in_steps(paths_w, taught, reading)))
+        for (first, last, is_held), frac in windows.items():
+            sure_w = sure_in_slot(paths_w[:, first : last + 1], reading, frac)
+            found.append(
+                Together(
+                    pool[0].direction,
+                    max(hurries_s),
+                    names,
+                    first,
+                    last,
+                    sure_w,
+                    is_held=is_held,
+                    least_s=min(hurries_s),
+                )
+            )
     return found
 
 
-def _taught(paths_w: Floats, windows: Sequence[Window], reading: Reading) -> list[Window]:
-    """Return the windows with the epsilons that the samples teach."""
-    slots_w = [paths_w[:, window.first : window.end] for window in windows if not window.is_held]
-    fracs = {frac: careful_epsilon(slots_w, reading, frac) for frac in {window.epsilon_frac for window in windows}}
-    return [w if w.is_held else replace(w, epsilon_frac=fracs[w.epsilon_frac]) for w in windows]
+def _ends(slot: _Slot) -> tuple[int, int]:
+    return slot.lot.first_step, slot.lot.last_step
 
 
 def _total_w(stocks: Sequence[Stock], rows: int, steps: int) -> Floats:

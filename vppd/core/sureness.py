@@ -8,8 +8,7 @@ from an aim below the promise and never above it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -24,18 +23,6 @@ LEAST_ROWS = 10
 """Fewer samples say nothing about one in ten; one alone is what is known for sure."""
 _CARE_FRAC = 0.1
 """At minus this epsilon nothing is sold; between it and 0 a part of the worst sample is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Steps in which something is sold, and how often it may be missing."""
-
-    first: int
-    end: int
-    """The step after the last."""
-    epsilon_frac: float
-    is_held: bool = False
-    """Sold already: what may be sold beside it is bounded by the promise itself, what is sold anew by a careful one."""
 
 
 def adapted(epsilon_frac: float, missed_frac: float, promised_frac: float = EPSILON_FRAC) -> float:
@@ -60,17 +47,10 @@ def careful_epsilon(slots_w: Iterable[Floats], reading: Reading, promised_frac: 
     return epsilon_frac
 
 
-def sure_in_steps(samples_w: Floats, windows: Sequence[Window], reading: Reading) -> Floats:
-    """Return the most that may be sold in all in each step, (h,), for (i, h) samples; 0 outside of all windows. [W]
-
-    Where no step of a window has more than is sure of the window, its promise is kept, whatever else is sold beside it.
-    """
-    most_w = np.full(samples_w.shape[1], np.inf)
-    for window in windows:
-        known_w = known_rows(samples_w[:, window.first : window.end])
-        sure_of_it_w = volume_w(known_w, reading, window.epsilon_frac) if is_enough(known_w) else 0.0
-        most_w[window.first : window.end] = np.minimum(most_w[window.first : window.end], sure_of_it_w)
-    return np.where(np.isfinite(most_w), most_w, 0.0)
+def sure_in_slot(samples_w: Floats, reading: Reading, epsilon_frac: float) -> float:
+    """Return the most that may be sold of what (i, m) samples say of a slot; 0 where too little is known. [W]"""
+    known_w = known_rows(samples_w)
+    return volume_w(known_w, reading, epsilon_frac) if is_enough(known_w) else 0.0
 
 
 def known_rows(samples_w: Floats) -> Floats:

@@ -72,6 +72,11 @@ class Children:
         finally:
             await _drop(list(waits))
 
+    async def end(self, child: Child, within_s: float = 20.0) -> None:
+        """End one of them before the others."""
+        await _end(child, within_s)
+        self._all.remove(child)
+
     async def stop(self, within_s: float = 20.0) -> None:
         """End all, the last started first, each by SIGTERM and, when it does not go, by SIGKILL."""
         while self._all:

@@ -21,6 +21,8 @@ from vppd.demo.record import Record, keep
 from vppd.demo.script import Stage, play
 from vppd.demo.signals import stop_event
 from vppd.demo.stage import Options, Set, raised
+from vppd.demo.stall import Stall
+from vppd.demo.trade import MARKET
 from vppd.demo.view import Scene, line, picture, statement
 from vppd.errors import DeviceError
 from vppd.grid.signing import KeyRing, read_jwks
@@ -99,8 +101,20 @@ async def _script(options: Options, things: Set, scene: Scene) -> None:
             speed=options.speed,
             seed=options.seed,
             say=lambda text: setattr(scene, "said", text),
+            stall=await _stall(things),
         )
         await play(stage, scene.results.append)
+
+
+async def _stall(things: Set) -> Stall | None:
+    """Return where the market can be opened, None when the daemon has no trading desk."""
+    try:
+        answer = await things.client.get(f"http://{things.http}/api/v1/market")
+    except httpx.HTTPError:
+        return None
+    if answer.status_code != httpx.codes.OK:
+        return None
+    return Stall(things.processes, things.line, PARTIES, things.keys.market, MARKET, things.keys.jwks)
 
 
 @asynccontextmanager

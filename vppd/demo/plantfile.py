@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from vppd.demo.dispatcher import Line, Parties
 from vppd.demo.keys import KeyPair, key_pair, write_jwks
 from vppd.demo.tomlwriter import Value, dump
+from vppd.demo.trade import MARKET, trade, write_product
 
 PARTIES = Parties(issuer="tso", vpp_id="dc1", agent_id="dc1-agent")
 KINDS = ("limit", "setpoint", "reduce", "regulation", "release")
@@ -23,10 +24,11 @@ _LONGEST_SOCKET_PATH = 100
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The two key pairs of a trial run, and where our public key can be read."""
+    """The key pairs of a trial run, and where our public key can be read."""
 
     issuer: KeyPair
     agent: KeyPair
+    market: KeyPair
     jwks: Path
 
 
@@ -35,6 +37,7 @@ def make_keys(folder: Path) -> Keys:
     keys = Keys(
         key_pair(folder, "issuer", f"{PARTIES.issuer}-1"),
         key_pair(folder, "agent", f"{PARTIES.agent_id}-1"),
+        key_pair(folder, "market", f"{MARKET}-1"),
         folder / "agent.jwks.json",
     )
     write_jwks(keys.agent, keys.jwks)
@@ -44,6 +47,7 @@ def make_keys(folder: Path) -> Keys:
 def write_config(folder: Path, site: Mapping[str, Any], line: Line, http: str, keys: Keys) -> Path:
     """Write ``vppd.toml`` for the simulated site and return its path."""
     path = folder / "vppd.toml"
+    write_product(folder)
     text = dump(config_of(folder, site, line, http, keys))
     path.write_text("# Written by vppd demo: the very file that `vppd run -c` reads.\n" + text, encoding="utf-8")
     return path
@@ -70,6 +74,7 @@ def config_of(folder: Path, site: Mapping[str, Any], line: Line, http: str, keys
         "assets": [_asset(device, folder, site, line) for device in site["devices"]],
         "grid": _grid(line, keys, import_max_w),
         "http": {"listen": http},
+        **trade(folder),
     }
 
 
@@ -159,10 +164,15 @@ def _grid(line: Line, keys: Keys, most_w: float) -> dict[str, Value]:
         },
         "signing": {"kid": keys.agent.kid, "alg": "ES256", "key_file": str(keys.agent.private)},
         "issuers": [
-            {
-                "id": PARTIES.issuer,
-                "keys": [{"kid": keys.issuer.kid, "alg": "ES256", "public_key_file": str(keys.issuer.public)}],
-                "grants": [{"resource": "*", "kinds": list(KINDS), "min_power_w": 0.0, "max_power_w": most_w}],
-            }
+            _issuer(PARTIES.issuer, keys.issuer, KINDS, most_w),
+            _issuer(MARKET, keys.market, ("reduce",), most_w),
         ],
+    }
+
+
+def _issuer(name: str, pair: KeyPair, kinds: Sequence[str], most_w: float) -> dict[str, Value]:
+    return {
+        "id": name,
+        "keys": [{"kid": pair.kid, "alg": "ES256", "public_key_file": str(pair.public)}],
+        "grants": [{"resource": "*", "kinds": list(kinds), "min_power_w": 0.0, "max_power_w": most_w}],
     }

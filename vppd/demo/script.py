@@ -1,4 +1,4 @@
-"""The script: a load target, a regulation signal, a device that fails during an order - ordered by MQTT, judged at the meter."""
+"""The script: a load target, a regulation signal, a device that fails during an order, a market - by MQTT, judged at the meter."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from vppd.demo.acts import Line, Result, judge_limit, judge_regulation
 from vppd.demo.dispatcher import Dispatcher
 from vppd.demo.record import SITE, Record
 from vppd.demo.room import Room
+from vppd.demo.stall import Sold, Stall
 from vppd.errors import DeviceError
 
 BASELINE_S = 10.0
@@ -28,6 +29,13 @@ BACK_FRAC = 0.05
 """A load this near its baseline is back. [0-1]"""
 CALM_S = 20.0
 """Pause before an act: a ramp ends, and then a baseline is measured. [s]"""
+BOUGHT_FRAC = 0.6
+"""The market buys this part of what is offered. [0-1]"""
+GATE_WITHIN_S = 150.0
+"""A gate closes every minute; the first offers may take longer. [s]"""
+STATED_WITHIN_S = 45.0
+STATED_FRAC = 0.97
+"""So much of what was sold must be stated as delivered; the ramp takes the rest. [0-1]"""
 SHORTEST_S = 45.0
 """No act is shorter, whatever the speed: ramps and windows do not run faster. [s]"""
 
@@ -43,6 +51,8 @@ class Stage:
     seed: int
     say: Callable[[str], None]
     """Tells the audience what happens now."""
+    stall: Stall | None = None
+    """Where the market is opened; None where the daemon sells nothing."""
 
     def mono_s(self) -> float:
         """Return the loop's time. [s]"""
@@ -136,17 +146,61 @@ async def failure(stage: Stage) -> Result:
     return Result("failure", (line,), tuple(faults))
 
 
+async def market(stage: Stage) -> Result:
+    """Open a market: it buys a part of what the daemon offers for the next minute; the award is delivered, stated and paid."""
+    assert stage.stall is not None
+    async with stage.stall.opened(f"{BOUGHT_FRAC:.0%}"):
+        stage.say(f"the market is open and buys {BOUGHT_FRAC:.0%} of what is offered for the next minute")
+        sold = await stage.stall.wait(lambda sold: sold.state != "new", GATE_WITHIN_S)
+        if sold is None or sold.state != "accepted":
+            said = "no offer came" if sold is None else f"the award was {sold.state}: {sold.reason}"
+            return Result("market", (), (f"market: {said}",))
+        line, faults = await _delivered(stage, sold)
+        stage.say("delivered; waiting for the daemon's statement")
+        settled = await stage.stall.wait(lambda sold: sold.is_settled, STATED_WITHIN_S)
+    faults += _accounted(stage, settled)
+    faults += await _restored(stage, {})
+    return Result("market", (line,), tuple(faults))
+
+
+async def _delivered(stage: Stage, sold: Sold) -> tuple[Line, list[str]]:
+    """Watch the meter while an award is delivered and return the line of the statement and what was wrong."""
+    bought = f"{sold.power_w / 1e3:.0f} of {sold.offered_w / 1e3:.0f} kW at {sold.price} {sold.currency}/MWh"
+    stage.say(f"awarded: {bought}, from {sold.start:%H:%M:%S} UTC")
+    start_s = stage.mono_s() + (sold.start - stage.dispatcher.now()).total_seconds()
+    await asyncio.sleep(start_s - stage.mono_s())
+    baseline_w = stage.baseline_w(SITE)
+    stage.record.targets_w[SITE] = target_w = baseline_w - sold.power_w
+    stage.say(f"delivering {bought}")
+    await asyncio.sleep((sold.end - sold.start).total_seconds())
+    stage.record.targets_w.clear()
+    points = stage.record.since(SITE, start_s)
+    return judge_limit("market", SITE, points, baseline_w, target_w, start_s + SETTLE_S)
+
+
+def _accounted(stage: Stage, sold: Sold | None) -> list[str]:
+    """Return what is wrong with the daemon's own statement."""
+    if sold is None or sold.delivered_wh is None or sold.obliged_wh is None:
+        return ["market: the daemon's statement has not come"]
+    stage.say(f"stated {sold.delivered_wh / 1e3:.2f} of {sold.obliged_wh / 1e3:.2f} kWh, {sold.owed} {sold.currency}")
+    if sold.delivered_wh < STATED_FRAC * sold.obliged_wh:
+        return [f"market: only {sold.delivered_wh / sold.obliged_wh:.1%} of what was sold is stated as delivered"]
+    return []
+
+
 SCRIPT: tuple[tuple[str, Act], ...] = (
     ("load target", load_target),
     ("regulation", regulation),
     ("failure", failure),
+    ("market", market),
 )
 
 
 async def play(stage: Stage, done: Callable[[Result], None]) -> list[Result]:
     """Play all acts one after the other and return how they went; a promise broken anywhere fails its act."""
     results: list[Result] = []
-    for number, (name, act) in enumerate(SCRIPT, 1):
+    acts = [entry for entry in SCRIPT if entry[1] is not market or stage.stall is not None]
+    for number, (name, act) in enumerate(acts, 1):
         before = len(stage.record.breaches)
         try:
             stage.say(f"act {number}, {name}, comes when a baseline has been measured")

@@ -34,6 +34,18 @@ REST = {"ups-a": 0.0, "bess-b": 0.0}
 FULL = {"ups-a": 90e3, "bess-b": 450e3}
 
 
+class SetClock(LoopClock):
+    """The loop's time with a clock on the wall that somebody sets."""
+
+    def __init__(self, at: datetime) -> None:
+        super().__init__(at)
+        self.ahead = timedelta(0)
+
+    def now(self) -> datetime:
+        """Return what the wall says."""
+        return super().now() + self.ahead
+
+
 class LoopAlarms:
     """Alarms by the loop's own time."""
 
@@ -83,7 +95,7 @@ class Room:
     def __post_init__(self) -> None:
         names = [one.name for one in self.products]
         self.config = config(**{"products": names, **self.market})
-        self.clock = LoopClock(START)
+        self.clock = SetClock(START)
         self.world = World(self.config.model_copy(update={"site": self._slow()}))
         self.plant = plant_of(self.world.config)
         self.timetable: Timetable | None = timetable(self.plant, REST, FULL)

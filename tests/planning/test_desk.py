@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -181,6 +182,59 @@ async def test_a_day_ahead_product_is_offered_at_once_for_its_whole_day() -> Non
     assert len(book) == 23
     assert {o.gate_closes_at for o in book} == {START + timedelta(minutes=8)}
     assert all(event.at < START + timedelta(minutes=8) for event in room.told())
+
+
+async def test_a_restart_withdraws_nothing_while_nobody_knows() -> None:
+    """Before the first forecasts and the first plan the market keeps what it was told."""
+    room = Room()
+    async with room.trading():
+        await room.until(2)
+    known, room.outlook = room.outlook, {}
+    async with room.trading():
+        await room.until(3)
+        assert [event.kind for event in room.told()] == ["offered"]
+        room.outlook = known
+        await room.until(4)
+    assert [event.kind for event in room.told()] == ["offered"]
+
+
+async def test_a_clock_that_is_set_is_noticed() -> None:
+    """Set forward (or asleep) for 20 minutes: gates that were passed are left alone, the next ones are met."""
+    room = Room()
+    async with room.trading():
+        await room.until(1)
+        room.clock.ahead = timedelta(minutes=20)
+        await asyncio.sleep(250.0)
+        book = room.offers()
+    assert [o.bid.interval.start.minute for o in book] == [15, 45]
+    assert [event.kind for event in room.told()] == ["offered", "offered"]
+    assert all(event.at < datetime.fromisoformat(event.body["gate_closes_at"]) for event in room.told())
+
+
+async def test_a_clock_that_is_set_back_offers_nothing_twice() -> None:
+    """Slots are offered already; the earlier ones are open again, and one of them is missed by nobody."""
+    room = Room()
+    async with room.trading():
+        await room.until(8)
+        before = room.told()
+        room.clock.ahead = timedelta(minutes=-5)
+        await asyncio.sleep(60.0)
+        after = room.told()
+    assert [event.kind for event in after[: len(before)]] == [event.kind for event in before]
+    assert len({event.key for event in after}) == len(after)
+
+
+async def test_what_is_worth_more_later_is_kept_for_it() -> None:
+    """A product whose gate closes first leaves its power to one that pays more for the same time."""
+    dear = product(name="dear", gate={"before_delivery_s": 120.0})
+    expect = [{"product": "quick", "price_per_mwh": 300.0}, {"product": "dear", "price_per_mwh": 900.0}]
+    room = Room(market={"expect": expect}, products=(product(), dear))
+    async with room.trading():
+        await room.until(14.5)
+        book = [o for o in room.offers() if o.bid.interval.start == START + timedelta(minutes=15)]
+    power_w = {o.bid.product: o.bid.power_w for o in book if o.state == "offered"}
+    assert power_w["dear"] > 600e3
+    assert power_w.get("quick", 0.0) < 200e3
 
 
 async def test_the_view_says_what_is_sold_and_what_is_not_and_why() -> None:

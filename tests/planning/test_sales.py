@@ -202,13 +202,20 @@ def test_offers_behind_their_gate_are_sold_until_their_slot_begins() -> None:
     bid = Bid("b1", "quick", "dc1", "up", interval, (Step(100e3, 1e-4),), "EUR", sustain_s=900.0)
     gone = {"b1": Offered(bid, "offered", START, 40e3)}
     now = START + timedelta(minutes=30)
-    held = standing([sold(power_w=40e3)], gone, now, frozenset())
+    held = standing([sold(power_w=40e3)], gone, now, frozenset(), START)
     assert [(one.award_id, one.power_w) for one in held] == [("a", 40e3), ("offered/b1", 60e3)]
     assert held[1].sustain_s == 900.0
-    assert [one.award_id for one in standing([sold()], gone, now, frozenset({"b1"}))] == ["a"]
-    assert [one.award_id for one in standing([sold()], gone, START + HOUR, frozenset())] == ["a"]
-    assert standing([sold()], gone, START + 2 * HOUR, frozenset()) == ()
-    assert standing([], {"b1": Offered(bid, "withdrawn", START)}, now, frozenset()) == ()
+    assert [one.award_id for one in standing([sold()], gone, now, frozenset({"b1"}), START)] == ["a"]
+    assert [one.award_id for one in standing([sold()], gone, START + HOUR, frozenset(), START)] == ["a"]
+    assert standing([sold()], gone, START + 2 * HOUR, frozenset(), START) == ()
+    assert standing([], {"b1": Offered(bid, "withdrawn", START)}, now, frozenset(), START) == ()
+
+
+def test_what_has_been_delivered_needs_no_energy() -> None:
+    """Half an hour into an hour's award, half an hour is left of it."""
+    since = START + 1.5 * HOUR
+    held = standing([sold(sustain_s=3600.0), sold("later", after=3.0)], {}, since, frozenset(), since)
+    assert [(one.interval.start, one.sustain_s) for one in held] == [(since, 1800.0), (START + 3 * HOUR, None)]
 
 
 def test_clusters_keep_their_share_of_a_schedule_free() -> None:

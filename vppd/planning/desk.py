@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ from vppd.planning.desk_view import desk_view
 from vppd.planning.gates import Slot, in_play, next_moments, overlapping, slots
 from vppd.planning.offer_form import Answer, Question, answer, question_form
 from vppd.planning.quoting import Change, changes, place_of_bid, place_of_slot, undecided
-from vppd.planning.sales import Shelf, sale_of, shelf_of, standing, steps_of, why_not, window_of
+from vppd.planning.sales import Shelf, floored, sale_of, shelf_of, standing, steps_of, why_not, window_of
 from vppd.planning.settling import STREAM, Settled, Settling
 from vppd.ports import Ledger, Window
 from vppd.products import ProductConfig, site_of
@@ -45,6 +45,8 @@ PAUSE_S = 10.0
 """At least so long between two rounds, less where gates follow one another fast: what comes together is looked at together. [s]"""
 AGAIN_S = 15.0
 """A round that failed is tried again after this. [s]"""
+FORESEE_S = 300.0
+"""After the start the first forecasts and the first plan are waited for so long. [s]"""
 MARGIN_S = 0.5
 """Nothing is changed so shortly before its gate: it would be late. [s]"""
 
@@ -157,6 +159,7 @@ class TradingDesk:
         """Trade for ever, beginning with the first cycle. Raises Garbled when the ledger is corrupt."""
         self._settling.restore(self._ledger.events(STREAM))
         await self._seen.wait()
+        await self._foreseeing()
         self._alarms.open(self._wake.set)
         try:
             while True:
@@ -178,6 +181,14 @@ class TradingDesk:
         released = decision.site_severity >= Severity.RELEASE or snapshot.health.operator_release
         ids, away = self._plant.asset_ids, decision.severity >= Severity.PROTECT
         return frozenset(ids) if released else frozenset(ids[i] for i in np.flatnonzero(away))
+
+    async def _foreseeing(self) -> None:
+        """Wait for the first forecasts and the first plan: after a restart, not knowing is no reason to withdraw what is on offer."""
+        for _ in range(round(FORESEE_S)):
+            if self._foreseen.outlook() and self._foreseen.timetable() is not None:
+                return
+            await asyncio.sleep(1.0)
+        log.warning("desk_begins_without_forecasts_or_plan")
 
     async def _rest(self) -> None:
         """Wait for the next moment, or until woken."""
@@ -203,6 +214,8 @@ class TradingDesk:
         if given is None:
             self._moments = (now + timedelta(seconds=AGAIN_S), *self._moments)
             return
+        begun = {sold.award_id for sold in asked.held if sold.interval.start <= now}  # those are measured, see settling
+        given = replace(given, short_w={sold: w for sold, w in given.short_w.items() if sold not in begun})
         self._say_short(given)
         self._answer = given
         await self._publish(given, play)
@@ -229,8 +242,8 @@ class TradingDesk:
         candidates = [slot for slot in (*play, *later) if place_of_slot(slot) not in taken]
         resource = self._config.site.id
         sales = [sale_of(self._products[s.product], s, resource, self._market, outlook) for s in candidates]
-        held = standing(records.obligations_at(now), records.offers, now, open_ids)
         step_s = self._config.forecast.step_s if self._config.forecast else 900.0
+        held = standing(records.obligations_at(now), records.offers, now, open_ids, floored(now, step_s))
         intervals = [*(sale.interval for sale in sales), *(sold.interval for sold in held)]
         steps = steps_of(intervals, now, step_s)
         shelf = shelf_of(self._config.assets, self._site, outlook, self._foreseen.timetable(), steps, self._away)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from math import ceil, gcd, inf
 
@@ -82,7 +82,7 @@ def steps_of(intervals: Iterable[Interval], now: datetime, step_s: float) -> Ste
     ``step_s`` is that of the forecasts; a slot that is a part of a step has steps of its own, else the watts of one slot would
     be taken from its neighbour's.
     """
-    start = end = _floored(now, step_s)
+    start = end = floored(now, step_s)
     seconds = round(step_s)
     for interval in intervals:
         assert interval.end is not None
@@ -214,13 +214,17 @@ def sale_of(
 
 
 def standing(
-    obligations: Iterable[Obligation], offers: Mapping[str, Offered], now: datetime, open_ids: frozenset[str]
+    obligations: Iterable[Obligation],
+    offers: Mapping[str, Offered],
+    now: datetime,
+    open_ids: frozenset[str],
+    since: datetime,
 ) -> tuple[Obligation, ...]:
     """Return what is sold already: awards, and offers that may still be awarded though nothing can be changed about them.
 
-    ``open_ids``: the bids that are being decided anew.
+    ``open_ids``: the bids that are being decided anew; ``since``: the present step, what lies before it has been delivered.
     """
-    found = [obligation for obligation in obligations if not obligation.is_over(now)]
+    found = [_left_of(sold, since) for sold in obligations if not sold.is_over(now)]
     for bid_id, offered in offers.items():
         bid = offered.bid
         if bid_id in open_ids or offered.left_w <= 0.0 or bid.interval.start <= now:
@@ -232,6 +236,15 @@ def standing(
             )
         )  # fmt: skip
     return tuple(found)
+
+
+def _left_of(sold: Obligation, since: datetime) -> Obligation:
+    """Return what is left of an award from ``since`` on: for what has been delivered no energy is needed any more."""
+    if sold.interval.end is None or sold.interval.start >= since:
+        return sold
+    left_s = (sold.interval.end - since).total_seconds()
+    sustain_s = None if sold.sustain_s is None else min(sold.sustain_s, left_s)
+    return replace(sold, interval=Interval(since, sold.interval.end), sustain_s=sustain_s)
 
 
 def window_of(sold: Obligation, shelf: Shelf, site: Site, clusters: Sequence[str]) -> Mapping[str, Window]:
@@ -306,5 +319,6 @@ def _mean(outlook: Mapping[str, Outlook], start: datetime, length_s: float) -> f
     return mean if np.isfinite(mean) else None
 
 
-def _floored(at: datetime, step_s: float) -> datetime:
+def floored(at: datetime, step_s: float) -> datetime:
+    """Return the beginning of the step that ``at`` lies in."""
     return at - timedelta(seconds=at.timestamp() % step_s)

@@ -48,12 +48,14 @@ class Terms:
     """A power beyond this is not believed: somebody took another unit. [W]"""
 
 
-def parsed(terms: Terms, content: bytes, changed_at: datetime, now: datetime) -> Issue:
+def parsed(terms: Terms, content: bytes, changed_at: datetime | None, now: datetime) -> Issue:
     """Return what a feed says; ``changed_at`` stands for the time of issue when it says none. Raises Garbled."""
     where = f"feed {terms.name!r}"
     text = _text(where, content)
     said = _json(where, text) if terms.format == "json" else _csv(where, text)
     issued_at = said.issued_at or changed_at
+    if issued_at is None:
+        raise Garbled(f"{where}: it was stored for whoever comes and has no issued_at: nobody knows how old it is")
     if issued_at > now + timedelta(seconds=AHEAD_S):
         raise Garbled(f"{where}: issued_at = {issued_at.isoformat()} lies in the future")
     values = _checked(where, terms, said.values) * SCALES[terms.unit]

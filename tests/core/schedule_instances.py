@@ -103,6 +103,24 @@ def floors(*, convex: bool) -> Json:
     }
 
 
+def rich_day(batteries: int, loads: int, *, negative: bool = False) -> Json:
+    """Return a day that uses every optional key."""
+    problem = day(batteries, loads, negative=negative, mixed=3)
+    steps = len(problem["inflexible_load_w"])
+    names = [asset["name"] for kind in ("batteries", "flexible_loads") for asset in problem[kind]]
+    sold = [0.1e6 * batteries if 32 <= t < 64 else 0.0 for t in range(steps)]
+    for k, load in enumerate(problem["flexible_loads"]):
+        load |= {"delay_cost_per_wh_h": 1e-6} if k % 2 else {"curtail_cost_per_wh": 1e-3}
+    return problem | {
+        "demand_charge": {"cost_per_w": 1e-3, "billed_peak_w": 6e6},
+        "reserves": [{"name": "mfrr", "direction": "up", "power_w": sold, "sustain_h": 0.5}],
+        "carbon_g_per_wh": [0.4 - 0.2 * (40 <= t < 60) for t in range(steps)],
+        "carbon_cost_per_g": 5e-5,
+        "green": {"self_use_frac": 0.6, "shortfall_cost_per_wh": 1e-4},
+        "feeds": [{"tag": "a", "import_max_w": 3e6 + 0.3e6 * len(names), "members": names[::2]}],
+    }
+
+
 @st.composite
 def random_instance(draw: st.DrawFn) -> Json:
     """Return an instance of a few steps: feasible or not, prices of any sign, either side the dearer."""
@@ -208,17 +226,18 @@ def _any_reserve(draw: st.DrawFn, k: int, problem: Json) -> Json:
     found: Json = {
         "name": f"reserve-{k}",
         "direction": draw(st.sampled_from(["up", "down"])),
-        "power_w": draw(st.lists(st.sampled_from([0.0, 0.0, 50.0, 300.0]), min_size=steps, max_size=steps)),
+        "power_w": draw(st.lists(st.sampled_from([0.0, 0.0, 20.0, 50.0, 300.0]), min_size=steps, max_size=steps)),
         "sustain_h": draw(st.sampled_from([0.0, 0.1, 0.5, 1.5])),
     }
-    if names and draw(st.booleans()):
+    some: bool = draw(st.booleans())
+    if names and some:
         found["resources"] = draw(st.lists(st.sampled_from(names), unique=True))
     return found
 
 
 @st.composite
 def _any_green(draw: st.DrawFn, steps: int) -> Json:
-    part = st.sampled_from([0.0, 0.2, 0.6, 0.95])
+    part: st.SearchStrategy[Any] = st.sampled_from([0.0, 0.1, 0.3, 0.6])
     found: Json = {draw(st.sampled_from(["share_of_load_frac", "self_use_frac"])): draw(part)}
     if draw(st.booleans()):
         found |= {"share_of_load_frac": draw(part), "self_use_frac": draw(part)}
@@ -232,7 +251,7 @@ def _any_green(draw: st.DrawFn, steps: int) -> Json:
 @st.composite
 def _any_feed(draw: st.DrawFn, k: int, names: list[str], steps: int) -> Json:
     power = st.integers(0, 20).map(lambda v: v * 100.0)
-    found: Json = {"tag": f"feed-{k}", "import_max_w": draw(power) + draw(power)}
+    found: Json = {"tag": f"feed-{k}", "import_max_w": 2.0 * draw(power) + draw(power)}
     found["members"] = draw(st.lists(st.sampled_from(names), unique=True)) if names else []
     if draw(st.booleans()):
         found["export_max_w"] = draw(power)

@@ -8,11 +8,15 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from tests.core.schedule_instances import Json, day
+from tests.core.schedule_instances import Json, day, rich_day
 from tests.core.schedule_oracle import best_cost, breaches, cost_of
 from vppd.core.schedule import solve
+from vppd.core.schedule_bound import battery_prices, least_cost
+from vppd.core.schedule_groups import grouped
 from vppd.core.schedule_problem import parse
+from vppd.core.schedule_program import formulate
 from vppd.core.schedule_report import lines, report
+from vppd.core.schedule_solver import Verdict, solve_program
 from vppd.errors import ConfigError
 
 
@@ -293,24 +297,6 @@ def test_what_cannot_be_kept_is_named(spoil: Callable[[Json], None], names: list
     assert all(name in found for name in names), found
 
 
-def rich_day(batteries: int, loads: int, *, negative: bool = False) -> Json:
-    """Return a day that uses every optional key."""
-    problem = day(batteries, loads, negative=negative, mixed=3)
-    steps = len(problem["inflexible_load_w"])
-    names = [asset["name"] for kind in ("batteries", "flexible_loads") for asset in problem[kind]]
-    sold = [0.1e6 * batteries if 32 <= t < 64 else 0.0 for t in range(steps)]
-    for k, load in enumerate(problem["flexible_loads"]):
-        load |= {"delay_cost_per_wh_h": 1e-6} if k % 2 else {"curtail_cost_per_wh": 1e-3}
-    return problem | {
-        "demand_charge": {"cost_per_w": 1e-3, "billed_peak_w": 6e6},
-        "reserves": [{"name": "mfrr", "direction": "up", "power_w": sold, "sustain_h": 0.5}],
-        "carbon_g_per_wh": [0.4 - 0.2 * (40 <= t < 60) for t in range(steps)],
-        "carbon_cost_per_g": 5e-5,
-        "green": {"self_use_frac": 0.6, "shortfall_cost_per_wh": 1e-4},
-        "feeds": [{"tag": "a", "import_max_w": 3e6 + 0.3e6 * len(names), "members": names[::2]}],
-    }
-
-
 @pytest.mark.parametrize("negative", [False, True], ids=["positive", "negative"])
 def test_a_day_with_everything_costs_what_the_textbook_program_costs(negative: bool) -> None:
     """A day with every optional key costs at most 0.1 % more than the textbook program's bound."""
@@ -341,6 +327,51 @@ def test_people_are_told_what_the_cost_is_made_of() -> None:
     assert "carbon" in said
     assert " kg" in said
     assert "is used on site" in said
+
+
+def _coupled(seed: int) -> Json:
+    """Return two batteries that share reserves and a feed, at prices below zero half of the time."""
+    rng, steps = np.random.default_rng(seed), 8
+    buy = rng.normal(-2e-4, 1e-3, steps)
+    prices = {"price_import_per_wh": buy.tolist(), "price_export_per_wh": (buy - 0.1 * np.abs(buy)).tolist()}
+    problem = site(inflexible_load_w=[1000.0] * steps, **prices)
+    problem["batteries"] = [
+        problem["batteries"][0]
+        | {"name": f"b{k}", "energy_wh": rng.uniform(600.0, 1500.0), "initial_wh": rng.uniform(300.0, 500.0)}
+        | {"wear_cost_per_wh": rng.uniform(0.0, 1e-4)}
+        for k in range(2)
+    ]
+    problem["reserves"] = [
+        {"name": way, "direction": way, "sustain_h": sustain_h}
+        | {"power_w": (300.0 * rng.random(steps) * (rng.random(steps) < 0.6)).tolist()}
+        for way, sustain_h in (("up", 0.5), ("down", 0.7))
+    ]
+    return problem | {"feeds": [{"tag": "f", "import_max_w": 450.0, "members": ["b0", "b1"]}]}
+
+
+def test_batteries_optima_at_all_their_prices_prove_more_than_the_relaxation() -> None:
+    """The bound with reserves and a feed is never above the textbook program's optimum, and often above the relaxation."""
+    raised = 0
+    for seed in (0, 5, 8, 17, 22, 58):
+        problem = _coupled(seed)
+        instance, reference = parse(problem), best_cost(problem, gap_frac=1e-7)
+        program, layout = formulate(instance)
+        relaxed = solve_program(program, limit_s=5.0)
+        if reference is None or relaxed.verdict is not Verdict.SOLVED:
+            continue
+        power, stored = battery_prices(program, layout, relaxed.row_dual)
+        assert stored is not None
+        b, lower = grouped(instance, None)[0].batteries, relaxed.value * layout.scale.money
+        for k in range(2):
+            into, out, held = (
+                relaxed.columns[of[k]] * layout.scale.power_w for of in (layout.charge, layout.discharge, layout.stored)
+            )
+            wear = b.wear_cost_per_wh[k] / 2.0 * float((into + out).sum())
+            part = float(power[k] @ (into - out) + stored[k] @ held * instance.step_h) + wear * instance.step_h
+            lower += max(0.0, least_cost(b, k, power[k], instance.step_h, stored[k]) - part)
+        assert lower <= reference[0] + 1e-6
+        raised += lower > relaxed.value * layout.scale.money + 1e-6
+    assert raised >= 4
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from enum import StrEnum
 
 import numpy as np
 
-from vppd.core.schedule_bound import least_cost
+from vppd.core.schedule_bound import battery_prices, least_cost
 from vppd.core.schedule_conflicts import conflicts, contradictions, elastic
 from vppd.core.schedule_groups import grouped
 from vppd.core.schedule_merit import merit_order, narrowed, one_by_one, one_by_one_at
 from vppd.core.schedule_plan import TOLERANCE_FRAC, Plan, excess_frac, settled
 from vppd.core.schedule_problem import Problem
-from vppd.core.schedule_program import Fixed, Flows, Layout, formulate, scale_of, two_sided
+from vppd.core.schedule_program import Fixed, Flows, Layout, Program, formulate, scale_of, two_sided
 from vppd.core.schedule_solver import Solution, Verdict, load_solver, solve_program
 from vppd.core.schedule_storage import Ladder, ladder
 from vppd.snapshot import Bools, Floats, Ints
@@ -111,7 +111,7 @@ class _Search:
             return self._found()
         self._rounded(flows)
         if not self._is_done():
-            self._tighten(relaxed, layout, flows)
+            self._tighten(program, relaxed, layout, flows)
         if not self._is_done():
             self._improve()
         if not self._is_done():
@@ -181,10 +181,11 @@ class _Search:
         columns = found.columns
         return layout.flows(columns, self.problem), columns[layout.imported] >= columns[layout.exported]
 
-    def _tighten(self, relaxed: Solution, layout: Layout, flows: Flows) -> None:
+    def _tighten(self, program: Program, relaxed: Solution, layout: Layout, flows: Flows) -> None:
         """Prove more: each battery's true optimum at the prices of the relaxation."""
-        price_per_w = layout.price_per_w(relaxed.row_dual)
+        price_per_w, stored_per_wh = battery_prices(program, layout, relaxed.row_dual)
         small, storage, _ = grouped(self.problem, None)
+        stored_wh = relaxed.columns[layout.stored] * layout.scale.power_w * layout.scale.step_h
         lower = relaxed.value * layout.scale.money
         members = _summed(flows.charge_w, storage.group), _summed(flows.discharge_w, storage.group)
         for k in range(len(small.batteries.names)):
@@ -192,8 +193,11 @@ class _Search:
                 return
             charge_w, discharge_w = members[0][k], members[1][k]
             wear = small.batteries.wear_cost_per_wh[k] / 2.0 * self.problem.step_h
-            part = float(np.dot(price_per_w, charge_w - discharge_w) + wear * (charge_w + discharge_w).sum())
-            lower += max(0.0, least_cost(small.batteries, k, price_per_w, self.problem.step_h) - part)
+            part = float(np.dot(price_per_w[k], charge_w - discharge_w) + wear * (charge_w + discharge_w).sum())
+            held_per_wh = None if stored_per_wh is None else stored_per_wh[k]
+            part += 0.0 if held_per_wh is None else float(np.dot(held_per_wh, stored_wh[k]))
+            best = least_cost(small.batteries, k, price_per_w[k], self.problem.step_h, held_per_wh)
+            lower += max(0.0, best - part)
             self._prove(lower)
             if self._is_done():
                 return

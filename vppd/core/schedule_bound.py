@@ -12,16 +12,20 @@ from __future__ import annotations
 import numpy as np
 
 from vppd.core.schedule_problem import Batteries
+from vppd.core.schedule_program import Layout, Program
 from vppd.snapshot import Floats
 
 POINTS = 4096
 NUDGE = 1e-9
 
 
-def least_cost(batteries: Batteries, k: int, price_per_w: Floats, step_h: float) -> float:
+def least_cost(
+    batteries: Batteries, k: int, price_per_w: Floats, step_h: float, stored_per_wh: Floats | None = None
+) -> float:
     """Return a lower bound of what battery ``k`` costs, never charging and discharging at once, at a price per step.
 
-    Minus infinity where its initial energy is outside its limits and the grid has nowhere to stand.
+    ``stored_per_wh`` is a price of what is stored after each step. Minus infinity where the battery's initial energy is
+    outside its limits and the grid has nowhere to stand.
     """
     initial_wh, span_wh = float(batteries.initial_wh[k]), float(batteries.energy_wh[k] - batteries.reserve_wh[k])
     if span_wh <= 0.0 or not batteries.reserve_wh[k] <= initial_wh <= batteries.energy_wh[k]:
@@ -39,11 +43,36 @@ def least_cost(batteries: Batteries, k: int, price_per_w: Floats, step_h: float)
     at = np.arange(count, dtype=np.float64)
     final = int(np.floor((batteries.final_min_wh[k] - initial_wh) / point_wh + NUDGE)) + below
     to_go = np.where(at >= final, 0.0, np.inf)
-    for rise, fall in zip(charging[::-1], discharging[::-1], strict=True):
+    # What every rung costs when the lowest is free; the lowest is put back at the end, once.
+    slope = np.zeros(len(price_per_w)) if stored_per_wh is None else stored_per_wh * point_wh
+    for rise, fall, worth in zip(charging[::-1], discharging[::-1], slope[::-1], strict=True):
+        if worth:
+            to_go = to_go + worth * at
         higher = lowest_ahead(to_go + rise * at, up) - rise * at
         lower = lowest_ahead((to_go - fall * at)[::-1], down)[::-1] + fall * at
         to_go = np.minimum(higher, lower)
-    return float(to_go[below])
+    lowest_wh = initial_wh - below * point_wh
+    return float(to_go[below] + slope.sum() / point_wh * lowest_wh)
+
+
+def battery_prices(program: Program, layout: Layout, row_dual: Floats) -> tuple[Floats, Floats | None]:
+    """Return what power (per W) and stored energy (per Wh) of each battery are worth at each step to everything else.
+
+    That is the reduced cost without the rows that are the battery's own, from the power balance and, where there are
+    any, from reserves and feeds; without those nothing stored has a price of its own.
+    """
+    if layout.extra is None:
+        return np.broadcast_to(layout.price_per_w(row_dual), layout.charge.shape), None
+    shared = np.zeros(len(program.row_lower), np.bool_)
+    shared[layout.balance] = True
+    for block in layout.extra.named:
+        shared[block.rows] = True
+    counts = shared[program.entry_row]
+    weight = row_dual[program.entry_row[counts]] * program.entry[counts]
+    reduced = program.cost - np.bincount(program.entry_column[counts], weight, minlength=len(program.cost))
+    power = (reduced[layout.charge] - reduced[layout.discharge]) / 2.0
+    scale = layout.scale
+    return power * scale.price_per_wh * scale.step_h, reduced[layout.stored] * scale.price_per_wh
 
 
 def lowest_ahead(values: Floats, reach: int) -> Floats:

@@ -1,9 +1,10 @@
-"""The command line: run, agent, demo, check, status, orders, why, release, resume, adapters, products, replay, schedule."""
+"""The command line: running, looking at and steering the daemon, its counterparts, and what can be computed without it."""
 
 from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -12,6 +13,7 @@ import typer
 
 from vppd.demo.command import demo_command
 from vppd.errors import ConfigError, DeviceError, VppdError
+from vppd.market.command import market_command
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,25 +69,53 @@ def check(file: Annotated[Path, typer.Argument(help="Configuration file.")] = DE
 @app.command()
 def status(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Show the site, its feeds and assets as the daemon sees them."""
-    found = _ask(config, "GET", "/api/v1/state")
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    from vppd.api.console import status_table
-
-    status_table(found)
+    _show(config, "/api/v1/state", as_json, "vppd.api.console", "status_table")
 
 
 @app.command()
 def orders(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     """Show the orders that are scheduled or active."""
-    found = _ask(config, "GET", "/api/v1/orders")
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    from vppd.api.console import orders_table
+    _show(config, "/api/v1/orders", as_json, "vppd.api.console", "orders_table")
 
-    orders_table(found)
+
+@app.command()
+def forecasts(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Show what is foreseen of each series, by which method, and how good such forecasts have been."""
+    _show(config, "/api/v1/forecasts", as_json, "vppd.api.console_forecasts", "forecasts_table")
+
+
+@app.command()
+def plan(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Show the plan: each cluster's power budget by the hour beside prices, renewable output and what was measured."""
+    _show(config, "/api/v1/plan", as_json, "vppd.api.console_plan", "plan_table")
+
+
+@app.command()
+def bids(
+    config: ConfigPath = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+    xml: Annotated[
+        Path | None,
+        typer.Option("--xml", help="Write open bids here as IEC 62325 documents, for a market that takes them."),
+    ] = None,
+) -> None:
+    """Show what is offered to the market and what it has awarded."""
+    if xml is not None:
+        _export(config, xml)
+        return
+    _show(config, "/api/v1/bids", as_json, "vppd.api.console_bids", "bids_table")
+
+
+@app.command()
+def market(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Show the trading desk: products, the next gates, what is on offer, and what is not and why."""
+    _show(config, "/api/v1/market", as_json, "vppd.api.console_market", "market_table")
+
+
+@app.command()
+def openadr(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Show the OpenADR server's events as this site takes them, and why a signal is not applied."""
+    _show(config, "/api/v1/openadr", as_json, "vppd.api.console_openadr", "openadr_table")
 
 
 @app.command()
@@ -139,6 +169,7 @@ def agent(
 
 
 app.command("demo")(demo_command)
+app.command("market-sim")(market_command)
 
 
 @app.command()
@@ -205,7 +236,9 @@ def simulate(
 
 @app.command()
 def schedule(
-    problem: Annotated[Path, typer.Option("--problem", help="The instance to solve, a JSON file.")],
+    problem: Annotated[
+        Path, typer.Option("--problem", help="The instance to solve, a JSON file; - reads it from standard input.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Solve one scheduling instance within its time limit: the cheapest plan found, or the constraints that conflict."""
@@ -219,9 +252,27 @@ def schedule(
     typer.echo(json.dumps(report(instance, answer)) if as_json else "\n".join(lines(instance, answer)))
 
 
+def _show(config: Path, path: str, as_json: bool, module: str, table: str) -> None:
+    """Print what the daemon says, as JSON or by the table of a module, which is loaded only then."""
+    found = _ask(config, "GET", path)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        getattr(import_module(module), table)(found)
+
+
+def _export(config: Path, folder: Path) -> None:
+    from vppd.config.load import load
+    from vppd.planning.export import exported
+    from vppd.runtime.clock import SystemClock
+
+    files = exported(load(config), folder, SystemClock().now())
+    typer.echo("\n".join(map(str, files)) or "No bid is open.")
+
+
 def _read_json(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(sys.stdin.buffer.read() if path == Path("-") else path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -41,6 +41,15 @@ def test_prints_the_answer_as_json(tmp_path: Path, problem: Json) -> None:
     assert answer["conflicts"] == []
 
 
+def test_reads_standard_input(problem: Json) -> None:
+    """A problem named - is read from standard input, and so are its mistakes."""
+    asked = [sys.executable, "-c", "from vppd.cli import main; main()", "schedule", "--problem", "-", "--json"]
+    for text, code in ((json.dumps(problem), 0), ("{", 2)):
+        done = subprocess.run(asked, input=text, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code
+        assert (json.loads(done.stdout)["status"] == "optimal") if not code else ("-: is not valid JSON" in done.stderr)
+
+
 def test_prints_a_summary_for_people(tmp_path: Path, problem: Json) -> None:
     """Without --json the cost and how good it is are said in words."""
     done = vppd_schedule(tmp_path, json.dumps(problem))

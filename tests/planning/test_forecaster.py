@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 
 from tests.planning import past
 from vppd.config.forecast import ForecastConfig
 from vppd.config.planning import PlanningConfig
 from vppd.errors import Refused, Unreachable
 from vppd.ledger.history import open_history
+from vppd.planning import forecast_view
 from vppd.planning import forecaster as module
 from vppd.planning.forecast_worker import answer
 from vppd.planning.forecaster import Forecaster, Think, constants_of
@@ -159,6 +161,24 @@ async def test_the_best_method_is_kept_for_some_hours(path: Path) -> None:
     assert set(asked[1]) == {"load/main-a", "generation/pv-b"}
 
 
+async def test_a_feed_that_falls_silent_is_said_once(path: Path) -> None:
+    """Going over from a feed to our own method is a warning with its reason; choosing another method of ours is not."""
+    sources = ["feed:weather", "seasonal", "seasonal", "persistence", "feed:weather"]
+
+    async def think(module_name: str, document: Mapping[str, Any], limit_s: float) -> Any:
+        np.save(document["answer"], np.ones((5, 24)))
+        score = {"pinball": None, "coverage": [None] * 5, "samples": 0}
+        told = {"name": "load/main-a", "source": sources.pop(0), "reason": "stale", "filled": 0}
+        return {"series": [told | {"method": "x", "rows": 5, "paths": 0, "score": score}]}
+
+    async with Rig(FakeClock(NOW), think).open(path) as forecaster:
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(5):
+                await forecaster.round()
+    changes = [(line["before"], line["now"]) for line in logs if line["event"] == "forecast_source"]
+    assert changes == [("feed:weather", "seasonal"), ("persistence", "feed:weather")]
+
+
 @dataclass
 class Chatter:
     """Feeds that say something when told to."""
@@ -248,13 +268,13 @@ def test_constants_are_per_wh() -> None:
 
 def test_a_large_site_shows_what_matters_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a number of values the view gives source and score without the numbers, and says them for the first series."""
-    monkeypatch.setattr(module, "SHOWN_VALUES", 130)
+    monkeypatch.setattr(forecast_view, "SHOWN_VALUES", 130)
     told = [
         {"name": name, "source": "x", "reason": "", "filled": 0, "method": "x", "rows": 5, "paths": 0,
          "score": {"pinball": None, "coverage": [None] * 5, "samples": 0}}
         for name in ("a", "b")
     ]  # fmt: skip
     outlook = module._outlooks(told, np.ones((10, 24)), NOW, NOW, 3600.0)
-    rows = module._view(NOW, 1.0, told, outlook)["series"]
+    rows = forecast_view.forecasts_view(NOW, 1.0, told, outlook)["series"]
     assert rows[0]["values"] is not None
     assert rows[1]["values"] is None

@@ -21,6 +21,7 @@ from vppd.core.outlook import Outlook
 from vppd.errors import Garbled, Refused, Unreachable
 from vppd.ledger.history import EPOCH, History
 from vppd.model import Kind
+from vppd.planning.forecast_view import forecasts_view
 from vppd.planning.recorder import Recorder
 from vppd.runtime.apart import apart
 from vppd.runtime.clock import Clock
@@ -39,8 +40,7 @@ CHOSEN_S = 6 * 3_600.0
 """All methods are tried on a series so often; in between the best one is kept, which takes a third of the time. [s]"""
 AFTER_S = 3.0
 """A round begins so long after its step, so that what was measured is in the history. [s]"""
-SHOWN_VALUES = 20_000
-"""The view shows so many numbers; series beyond them come without."""
+FEED = "feed:"
 ANYWHERE = ("price/import", "price/export", "carbon")
 """Series that are not of the plant."""
 
@@ -136,10 +136,11 @@ class Forecaster:
             self._tell(str(error))
             return
         self._tell("")
+        self._tell_sources(outlook, said["series"])
         self.outlook, self._told = MappingProxyType(outlook), said["series"]
         self._took_s, self.rounds = self._clock.mono_s() - began_s, self.rounds + 1
         self._choose(document["chosen"], began_s)
-        self._shown = await asyncio.to_thread(_view, now, self._took_s, self._told, outlook)
+        self._shown = await asyncio.to_thread(forecasts_view, now, self._took_s, self._told, outlook)
         self.changed.ring()
         for told in self.on_change:
             told()
@@ -195,6 +196,16 @@ class Forecaster:
         with suppress(TimeoutError):
             async with asyncio.timeout(due_s - apart_s):
                 await self._feeds.changed.wait()
+
+    def _tell_sources(self, outlook: Mapping[str, Outlook], told: Sequence[Mapping[str, Any]]) -> None:
+        """Log when a feed falls silent or speaks again; a change between our own methods is nothing to act on."""
+        for one in told:
+            before, now = self.outlook.get(one["name"]), outlook.get(one["name"])
+            sources = [found.source if found else "" for found in (before, now)]
+            if before is not None and sources[0] != sources[1] and any(name.startswith(FEED) for name in sources):
+                log.warning(
+                    "forecast_source", series=one["name"], before=sources[0], now=sources[1], reason=one["reason"]
+                )
 
     def _tell(self, fault: str) -> None:
         if fault and not self.fault:
@@ -276,29 +287,3 @@ def _outlooks(
 def _score(said: Mapping[str, Any]) -> Score:
     coverage = np.array([np.nan if x is None else x for x in said["coverage"]])
     return Score(np.inf if said["pinball"] is None else said["pinball"], coverage, said["samples"])
-
-
-def _view(
-    now: datetime, took_s: float, told: Sequence[Mapping[str, Any]], outlook: Mapping[str, Outlook]
-) -> dict[str, Any]:
-    shown, left = [], SHOWN_VALUES
-    for one in told:
-        row = {k: one[k] for k in ("name", "source", "reason", "filled")} | {"instead": one.get("instead")}
-        found = outlook.get(one["name"])
-        if found is not None:
-            left -= found.forecast.values.size
-            row |= {
-                "made_at": found.made_at.isoformat(),
-                "start": found.start.isoformat(),
-                "step_s": found.forecast.step_s,
-                "levels": list(found.forecast.levels),
-                "values": _rows(found.forecast.values) if left >= 0 else None,
-                "score": one["score"],
-            }
-        shown.append(row)
-    return {"made_at": now.isoformat(), "took_s": round(took_s, 3), "series": shown}
-
-
-def _rows(values: Floats) -> list[list[float | None]]:
-    """Return numbers with six digits, None where there is none."""
-    return [[float(f"{x:.6g}") if x == x else None for x in row] for row in values.tolist()]

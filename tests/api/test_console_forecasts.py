@@ -1,0 +1,85 @@
+"""The table of forecasts: units of people, a curve, and honest words where nothing is known."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from vppd.api.console_forecasts import bars, forecasts_table
+
+SCORE = {"pinball": 1234.0, "coverage": [0.11, 0.5, 0.88], "samples": 900}
+UNKNOWN = {"pinball": None, "coverage": [None] * 3, "samples": 0}
+
+
+def row(name: str, values: list[list[float | None]] | None, score: Any = None, **more: Any) -> dict[str, Any]:
+    """Return one series as the daemon shows it."""
+    found = {
+        "name": name,
+        "source": "seasonal",
+        "reason": "",
+        "values": values,
+        "levels": [0.1, 0.5, 0.9],
+        "score": score,
+    }
+    return found | more
+
+
+def printed(**more: Any) -> str:
+    """Return what is printed of a view."""
+    view = {
+        "made_at": "2026-03-28T12:00:00+00:00", "took_s": 3.21, "fault": "", "series": [], "feeds": [],
+        "history": {"fault": "", "dropped": 0},
+    } | more  # fmt: skip
+    text = StringIO()
+    forecasts_table(view, Console(file=text, width=200))
+    return text.getvalue()
+
+
+def test_series_are_told_in_the_units_of_people() -> None:
+    """Watts become kW, prices per MWh, carbon g/kWh; the score stands beside them."""
+    said = printed(
+        series=[
+            row("load/a", [[90e3, 80e3], [100e3, 110e3], [120e3, None]], SCORE),
+            row("price/import", [[5e-5] * 2, [8e-5] * 2, [9e-5] * 2], UNKNOWN, source="constant"),
+            row("carbon", [[0.1] * 2, [0.2] * 2, [0.3] * 2], UNKNOWN),
+            row("generation/pv", None, source="", reason="nothing was measured"),
+        ]
+    )
+    load, price, carbon, sun = (
+        next(line for line in said.splitlines() if name in line)
+        for name in ("load/a", "price/", "carbon", "generation/")
+    )
+    assert all(part in load for part in ("seasonal", "100.0 kW", "80.0 kW", "120.0 kW", "1.2 kW", "11%", "88%"))
+    assert all(part in price for part in ("constant", "80.00 /MWh", "unknown"))
+    assert "200 g/kWh" in carbon
+    assert "nothing was measured" in sun
+
+
+def test_faults_and_feeds_are_shown() -> None:
+    """What is wrong stands where nobody overlooks it."""
+    feed = {"name": "spot", "series": "price/import", "kind": "http", "fault": "", "issued_at": None, "stale": None}
+    late = feed | {
+        "name": "late",
+        "issued_at": "2026-03-28T12:00:00+00:00",
+        "stale": True,
+        "end": "2026-03-29T12:00:00+00:00",
+    }
+    said = printed(
+        feeds=[feed, late, feed | {"name": "bad", "fault": "no JSON"}], fault="killed", history={"fault": "disk full"}
+    )
+    assert all(
+        part in said for part in ("silent", "stale", "no JSON", "The last round failed: killed", "History: disk full")
+    )
+    assert "Nothing has been foreseen yet. killed" in printed(made_at=None, fault="killed")
+
+
+@pytest.mark.parametrize(
+    ("values", "curve"),
+    [([0.0, 7.0], "▁▁██"), ([1.0] * 8, "▁▁▁▁"), ([None, None, 2.0, 9.0], "  ▁█"), ([None], "    "), ([0, 1, 2, 3, 4, 5, 6, 7], "▁▃▆█")],
+)  # fmt: skip
+def test_a_curve_has_as_many_columns_as_asked_for(values: list[float | None], curve: str) -> None:
+    """More values are averaged, fewer repeated, missing ones blank."""
+    assert bars(values, 4) == curve

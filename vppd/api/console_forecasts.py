@@ -1,0 +1,100 @@
+"""What is foreseen, as a table for a terminal: who says so, what they say, and how well they have done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+BARS = "▁▂▃▄▅▆▇█"
+BAR_COUNT = 24
+"""Columns of a curve."""
+
+
+def forecasts_table(found: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print every series with its source, its median ahead and its back-tested error, then feeds and faults."""
+    out = console or Console()
+    if found["made_at"] is None:
+        out.print("Nothing has been foreseen yet." + (f" {found['fault']}" if found["fault"] else ""))
+        return
+    table = Table("series", "by", "now", "ahead", "lowest P10", "highest P90", "pinball", "P10", "P90", "note")
+    for row in found["series"]:
+        table.add_row(*_cells(row))
+    out.print(
+        f"Made at {found['made_at']} in {found['took_s']:.1f} s; P10 and P90: how often the truth was at or below, in back-tests."
+    )
+    out.print(table)
+    if found["feeds"]:
+        out.print(_feeds(found["feeds"]))
+    for what, fault in (("The last round failed", found["fault"]), ("History", found["history"]["fault"])):
+        if fault:
+            out.print(f"[bold red]{what}:[/] {fault}")
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    values, score = row.get("values"), row.get("score")
+    note = row["reason"]
+    if values is None:
+        return (row["name"], row["source"] or "-", *[""] * 7, note)
+    levels = row["levels"]
+    low, middle, high = (values[levels.index(level)] for level in (levels[0], 0.5, levels[-1]))
+    shown = (_said(row["name"], pick) for pick in (middle[0], _least(low), _most(high)))
+    now, least, most = shown
+    return (row["name"], row["source"], now, bars(middle), least, most, *_score(row["name"], score), note)
+
+
+def _score(name: str, score: Mapping[str, Any] | None) -> tuple[str, str, str]:
+    if not score or not score["samples"]:
+        return "unknown", "", ""
+    return _said(name, score["pinball"]), f"{score['coverage'][0]:.0%}", f"{score['coverage'][-1]:.0%}"
+
+
+def _feeds(feeds: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table("feed", "series", "from", "issued", "until", "state")
+    for feed in feeds:
+        state = feed["fault"] or ("stale" if feed["stale"] else "silent" if feed["issued_at"] is None else "ok")
+        table.add_row(
+            feed["name"], feed["series"], feed["kind"], feed["issued_at"] or "-", feed.get("end") or "-", state
+        )
+    return table
+
+
+def bars(values: Sequence[float | None], count: int = BAR_COUNT) -> str:
+    """Return a curve of one character for each part of the time ahead; a blank is not known."""
+    parts = [
+        values[k * len(values) // count : max((k + 1) * len(values) // count, k * len(values) // count + 1)]
+        for k in range(count)
+    ]
+    means = [_mean(part) for part in parts]
+    known = [mean for mean in means if mean is not None]
+    if not known:
+        return " " * count
+    lowest, span = min(known), max(known) - min(known)
+    return "".join(
+        " " if mean is None else BARS[0 if not span else round((mean - lowest) / span * (len(BARS) - 1))]
+        for mean in means
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _least(values: Sequence[float | None]) -> float | None:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _most(values: Sequence[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _said(name: str, value: float | None) -> str:
+    """Return a value in the unit that people use for the series."""
+    if value is None:
+        return ""
+    if name.startswith("price/"):
+        return f"{value * 1e6:.2f} /MWh"
+    return f"{value * 1e3:.0f} g/kWh" if name == "carbon" else f"{value / 1e3:.1f} kW"

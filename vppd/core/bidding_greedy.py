@@ -123,10 +123,12 @@ class _Store:
             return INF
         least_wh = INF
         own = [(other, wh) for owner, other, wh in self._used if owner == r]
-        for t in range(lot.first_step, min(lot.last_step + resource.recovery_steps + 1, len(resource.sure_w))):
+        for t in range(lot.first_step, len(resource.sure_w)):
+            if not resource.is_missing(lot, t):
+                break
             busy = [other for other, _ in own if other.first_step <= t <= other.last_step]
             if t > lot.last_step and not busy:
                 continue
-            used_wh = sum(wh for o, wh in own if o.first_step <= t <= o.last_step + resource.recovery_steps)
+            used_wh = sum(wh for other, wh in own if resource.is_missing(other, t))
             least_wh = min(least_wh, float(resource.left_wh[t]) - used_wh)
         return max(least_wh, 0.0) / lot.sustain_h

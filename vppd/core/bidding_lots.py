@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vppd.snapshot import Floats
+from vppd.snapshot import Floats, Ints
 
 INF = np.inf
 
@@ -27,6 +27,14 @@ class Resource:
     recovery_steps: int = 0
     """After a slot the energy needs so many steps to come back."""
     cost_per_wh: float = 0.0
+    missing_until: Ints | None = None
+    """(t,) by the last step of a slot: the last step in which the energy given in it is missing; None: by ``recovery_steps``."""
+
+    def is_missing(self, lot: Lot, step: int) -> bool:
+        """Say whether what a lot takes of the energy is not there in a step: in its slot, and until it has come back."""
+        if self.missing_until is None:
+            return lot.is_in(step, self.recovery_steps)
+        return lot.first_step <= step <= int(self.missing_until[lot.last_step])
 
     @property
     def is_endless(self) -> bool:
@@ -64,6 +72,8 @@ class Lot:
     """A watt is worth at least this, whatever its resource costs: it is offered for what it costs, and perhaps not taken."""
     limit_per_wh: float = INF
     """Resources that cost more are not used."""
+    is_delivered: bool = False
+    """Power is given through the whole slot, so that meanwhile nothing is charged."""
     is_held: bool = False
     """Sold already, all of ``max_w``: served before all others, and where it cannot be, nothing is added to it."""
 

@@ -125,7 +125,7 @@ def _held_lot(claim: Claim, horizon: Horizon) -> Lot:
     return Lot(
         name="held", direction=claim.direction, first_step=first, last_step=end - 1,
         activation_s=_within_s(claim.activation_s), sustain_h=min(energy_h(claim), left_h), worth_per_w=0.0,
-        max_w=claim.power_w, is_held=True,
+        max_w=claim.power_w, is_held=True, is_delivered=claim.dispatch == "scheduled",
         # Sold first at the price of the cheapest stocks, so they stand behind it: what is sold now is priced at the next dearer ones.
         use_h=2.0 * left_h,
     )  # fmt: skip
@@ -149,7 +149,7 @@ def _lot(sale: Sale, stocks: Sequence[Stock], horizon: Horizon) -> Lot:
         min_w=sale.min_w, step_w=sale.step_w, max_w=sale.max_w, group=sale.exclusive_group,
         use_h=slot_h * sale.use_frac,
         least_per_w=_LEAST_FRAC * max(abs(price_per_wh), dearest, 1e-9) * slot_h,
-        limit_per_wh=_cost_limit_per_wh(sale),
+        limit_per_wh=_cost_limit_per_wh(sale), is_delivered=sale.dispatch == "scheduled",
     )  # fmt: skip
 
 

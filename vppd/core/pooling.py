@@ -14,7 +14,7 @@ from vppd.core.bidding import Reading
 from vppd.core.bidding_lots import INF, Lot, Resource, Together
 from vppd.core.stock import Stock
 from vppd.core.sureness import careful_epsilon, sure_in_slot
-from vppd.snapshot import Floats
+from vppd.snapshot import Floats, Ints
 
 
 def sure(
@@ -31,7 +31,7 @@ def sure(
                 pools.setdefault(len(pool), (pool, []))[1].append(_Slot(lot, frac))
         for pool, slots in pools.values():
             together += _joint(pool, slots, reading) if pool else []
-    return [_resource(stock) for stock in stocks], together
+    return [_resource(stock, lots) for stock in stocks], together
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def _is_pooled(stock: Stock, direction: str) -> bool:
     return stock.direction == direction and stock.energy_wh is None
 
 
-def _resource(stock: Stock) -> Resource:
+def _resource(stock: Stock, lots: Sequence[Lot]) -> Resource:
     """Return a stock that stands for itself, by its worst sample; without an end to its energy it counts with others."""
     if stock.energy_wh is None:
         sure_w = np.full(stock.paths_w.shape[1], INF)
@@ -55,8 +55,23 @@ def _resource(stock: Stock) -> Resource:
         sure_w = np.where(np.isfinite(sure_w), np.maximum(sure_w, 0.0), 0.0)
     energy_wh = INF if stock.energy_wh is None else np.nan_to_num(np.maximum(stock.energy_wh, 0.0), nan=0.0)
     return Resource(
-        stock.name, stock.direction, stock.response_s, sure_w, energy_wh, stock.recovery_steps, stock.cost_per_wh
-    )
+        stock.name, stock.direction, stock.response_s, sure_w, energy_wh, stock.recovery_steps, stock.cost_per_wh,
+        _missing_until(stock.recovery_steps, lots, len(sure_w)),
+    )  # fmt: skip
+
+
+def _missing_until(recovery_steps: int, lots: Sequence[Lot], steps: int) -> Ints:
+    """Return by the last step of a slot how long the energy given in it is missing, (t,).
+
+    Charging would undo a reduction that is being delivered: only steps in which none is, or may be, bring energy back.
+    """
+    is_idle = np.ones(steps, dtype=np.bool_)
+    for lot in lots:
+        if lot.is_delivered and lot.direction == "up":
+            is_idle[lot.steps] = False
+    idle = np.concatenate([[0], np.cumsum(is_idle)])
+    found = np.searchsorted(idle, idle[1:] + recovery_steps, side="left") - 1
+    return np.asarray(np.maximum(found, np.arange(steps)), dtype=np.int64)
 
 
 def _joint(pool: Sequence[Stock], slots: Sequence[_Slot], reading: Reading) -> list[Together]:

@@ -138,7 +138,7 @@ Targets = Annotated[tuple[Text, ...], BeforeValidator(_flat_targets)]
 Span = Annotated[Duration, BeforeValidator(parse_duration)]
 Time = Annotated[datetime, BeforeValidator(parse_time)]
 Stamp = Annotated[datetime | None, BeforeValidator(_parse_stamp)]
-Whole = Annotated[int, Field(strict=True)]
+Whole = Annotated[int, Field(strict=True, ge=-(1 << 63), lt=1 << 63)]
 
 
 class Read(BaseModel):
@@ -229,7 +229,7 @@ class Event(Stored):
     program_id: Id
     event_name: Text = ""
     duration: Span | None = None
-    priority: Annotated[int, Field(strict=True, ge=0)] | None = None
+    priority: Annotated[Whole, Field(ge=0)] | None = None
     targets: Targets = ()
     report_descriptors: tuple[ReportDescriptor, ...] = ()
     payload_descriptors: tuple[Descriptor, ...] = ()

@@ -78,9 +78,12 @@ def ask_of(piece: Piece, program: Program, terms: Terms) -> Ask:
 
 def _number(piece: Piece) -> float:
     value = piece.values[0] if len(piece.values) == 1 else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise Unfit(Why.BAD_VALUE, f"{str(list(piece.values))[:80]} is not one number")
-    return float(value)
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        pass
+    raise Unfit(Why.BAD_VALUE, f"{str(list(piece.values))[:80]} is not one number")
 
 
 def _descriptor(piece: Piece, program: Program) -> tuple[str, str]:

@@ -161,6 +161,19 @@ def test_an_award_that_was_held_is_told_once(world: World) -> None:
     assert told["delivered_wh"] is None
 
 
+def test_a_slow_disk_gets_no_second_statement(world: World) -> None:
+    """While the first is on its way to disk, the award still counts as unsettled there."""
+
+    class Slow(Book):
+        def unsettled_at(self, at: datetime) -> tuple[Obligation, ...]:
+            """Return what is over: nothing is on disk yet."""
+            return tuple(one for one in self.obligations if one.is_over(at))
+
+    book = Slow([sold(for_s=60.0)])
+    settle(book, world, 90.0)
+    assert len(book.statements) == 1
+
+
 def test_an_outage_shows_in_the_statement(world: World) -> None:
     """Half of the time there is not enough behind it."""
     book = Book([sold(power_w=300e3, for_s=600.0)])

@@ -63,6 +63,9 @@ def test_behind_the_gate_nothing_is_changed() -> None:
     book = told(*changes([bid()], SLOTS, {}, BEFORE))
     assert changes([bid(power_w=50e3)], SLOTS, book, GATE) == ()
     assert changes([], SLOTS, book, GATE) == ()
+    assert changes([bid()], SLOTS, {}, GATE) == ()
+    moved = [replace(slot, gate_closes_at=GATE + timedelta(hours=1)) for slot in SLOTS]
+    assert changes([bid(power_w=50e3)], moved, book, GATE) == (), "the gate that the market was told of counts"
     assert undecided(book, GATE) == frozenset()
     assert undecided(book, BEFORE) == {bid().bid_id}
 
@@ -72,6 +75,7 @@ def test_what_is_sold_is_not_changed() -> None:
     (first,) = changes([bid()], SLOTS, {}, BEFORE)
     book = {first.bid.bid_id: Offered(first.bid, "offered", GATE, 10e3)}
     assert changes([bid(power_w=5e3)], SLOTS, book, BEFORE) == ()
+    assert changes([bid(power_w=200e3)], SLOTS, book, BEFORE) == ()
     assert changes([], SLOTS, book, BEFORE) == ()
 
 

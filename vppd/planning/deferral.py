@@ -134,33 +134,50 @@ def settled(
 ) -> Ledger:  # fmt: skip
     """Return what is owed after a step that ends at ``end``, by the plan and by what clusters really did.
 
-    A cluster that drew all it wanted has nothing waiting; one that was held below its budget has run less than was planned.
+    A cluster that drew all it wanted has nothing waiting. One that drew less than its budget, being held by somebody else, has run
+    less than was planned, the latest deadlines first; one that drew more has run more, the earliest deadlines first.
     """
-    owed = dict(ledger.owed)
-    deferred_wh = ledger.deferred_wh
-    for asset in sorted({chunk.key.asset for chunk, _ in planned}):
-        mine = [(chunk, power_w) for chunk, power_w in planned if chunk.key.asset == asset]
-        seen, budget = measured.get(asset), budget_w.get(asset, np.inf)
+    owed, deferred_wh = dict(ledger.owed), ledger.deferred_wh
+    for asset in sorted({*(chunk.key.asset for chunk, _ in planned), *(key.asset for key in owed)}):
+        mine = {key: found for key, found in owed.items() if key.asset == asset}
+        for key in mine:
+            del owed[key]
+        seen = measured.get(asset)
         if seen is not None and seen.drawn_w >= seen.unheld_w * (1.0 - FREE_FRAC):
-            for key in [key for key in owed if key.asset == asset]:
-                del owed[key]
             continue
-        missing_wh = 0.0 if seen is None else max(budget - seen.drawn_w - FREE_FRAC * budget, 0.0) * step_h
-        for chunk, power_w in sorted(mine, key=lambda pair: pair[0].key.until, reverse=True):
-            ran_wh = float(power_w[step]) * step_h
-            not_run_wh = min(ran_wh, missing_wh)
-            missing_wh -= not_run_wh
-            before = owed.get(chunk.key, Owed(0.0, chunk.max_w))
-            arrived_wh = float(chunk.arrives_w[step]) * step_h
-            left_wh = before.energy_wh + arrived_wh - ran_wh + not_run_wh
-            deferred_wh += max(min(left_wh - before.energy_wh, arrived_wh), 0.0)
-            owed[chunk.key] = replace(before, energy_wh=left_wh, power_w=max(before.power_w, chunk.max_w))
-    kept = {key: found for key, found in owed.items() if found.energy_wh >= LEAST_WH}
-    late_wh = sum(found.energy_wh for key, found in kept.items() if key.until <= end)
-    return Ledger(kept, deferred_wh, ledger.late_wh + _newly_late(ledger, kept, end, late_wh))
+        work = [(chunk, float(power_w[step]) * step_h) for chunk, power_w in planned if chunk.key.asset == asset]
+        after = _ran(work, mine, step, step_h)
+        if seen is not None and asset in budget_w:
+            over_w = seen.drawn_w - budget_w[asset]
+            over_w = 0.0 if abs(over_w) <= FREE_FRAC * budget_w[asset] else over_w
+            after = _corrected(after, {chunk.key: ran_wh for chunk, ran_wh in work}, over_w * step_h)
+        before_wh = sum(found.energy_wh for found in mine.values())
+        deferred_wh += max(sum(found.energy_wh for found in after.values()) - before_wh, 0.0)
+        owed |= {key: found for key, found in after.items() if found.energy_wh >= LEAST_WH}
+    return Ledger(owed, deferred_wh, ledger.late_wh + _newly_late(owed, end, step_h))
 
 
-def _newly_late(before: Ledger, owed: Mapping[Key, Owed], end: datetime, late_wh: float) -> float:
-    """Return what became late in this step: what is past its deadline now and was not late already. [Wh]"""
-    was_wh = sum(found.energy_wh for key, found in before.owed.items() if key.until < end and key in owed)
-    return max(late_wh - was_wh, 0.0)
+def _ran(work: Sequence[tuple[Chunk, float]], before: Mapping[Key, Owed], step: int, step_h: float) -> dict[Key, Owed]:
+    """Return what is owed after a step in which each chunk ran as much as was planned. [Wh]"""
+    found = dict(before)
+    for chunk, ran_wh in work:
+        known = found.get(chunk.key, Owed(0.0, chunk.max_w))
+        left_wh = known.energy_wh + float(chunk.arrives_w[step]) * step_h - ran_wh
+        found[chunk.key] = Owed(max(left_wh, 0.0), max(known.power_w, chunk.max_w))
+    return found
+
+
+def _corrected(after: Mapping[Key, Owed], ran_wh: Mapping[Key, float], over_wh: float) -> dict[Key, Owed]:
+    """Return what is owed when a cluster drew ``over_wh`` more than its budget, less where negative. [Wh]"""
+    found = dict(after)
+    for key in sorted(found, key=lambda k: k.until, reverse=over_wh < 0.0):
+        moved_wh = min(over_wh, found[key].energy_wh) if over_wh > 0.0 else -min(-over_wh, ran_wh.get(key, 0.0))
+        found[key] = replace(found[key], energy_wh=found[key].energy_wh - moved_wh)
+        over_wh -= moved_wh
+    return found
+
+
+def _newly_late(owed: Mapping[Key, Owed], end: datetime, step_h: float) -> float:
+    """Return what has just passed its deadline. [Wh]"""
+    began = end - timedelta(hours=step_h)
+    return sum(found.energy_wh for key, found in owed.items() if began < key.until <= end)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from vppd.core.settle import TOLERANCE_FRAC
 from vppd.core.state import Decision, Demand, Phase
 from vppd.grid.award_statement import AwardStatement
 from vppd.model import Obligation, OrderKind
-from vppd.snapshot import Floats, Plant, Snapshot
+from vppd.snapshot import Bools, Floats, Plant, Snapshot
 
 EVERY_S = 60.0
 """So often it is looked whether the sold power is there. [s]"""
@@ -87,6 +87,7 @@ def looks(
     """
     senses = perceive(snapshot, decision.state, plant)
     image = aggregate(snapshot, decision.state, plant, senses, decision.severity >= Severity.ISOLATE)
+    lowest = _Lowest(snapshot, image, plant, np.asarray(decision.severity >= Severity.PROTECT))
     taken_w = np.zeros(len(plant.nodes))
     asset_w = np.zeros(len(plant.asset_ids))
     credited_w: dict[tuple[str, str, str], float] = {}
@@ -97,7 +98,7 @@ def looks(
             found[sold.award_id] = Look(0.0)
             continue
         ordered_w, delivered_w = _own(sold, _running(sold, decision, image, plant), credited_w)
-        free_w = _free_w(node, asset, _sustained_s(sold, snapshot.at), snapshot, decision, image, plant)
+        free_w = lowest.free_w(node, asset, _sustained_s(sold, snapshot.at))
         if free_w is None:
             found[sold.award_id] = Look(None, ordered_w, delivered_w)
             continue
@@ -163,21 +164,34 @@ def _sustained_s(sold: Obligation, at: datetime) -> float:
     return max(wanted_s, EVERY_S)
 
 
-def _free_w(
-    node: int, asset: int, sustain_s: float, snapshot: Snapshot, decision: Decision, image: Image, plant: Plant
-) -> float | None:
-    """Return by how much power could fall from here and stay for ``sustain_s``, None when the meter says nothing. [W, >= 0]"""
-    guarded = np.asarray(decision.severity >= Severity.PROTECT)
-    bounds = barred(envelope(snapshot.readings, image, plant, sustain_s), guarded, ~image.usable)
-    if asset >= 0:
-        power_w = float(image.power_w[asset])
-        return max(power_w - float(bounds.lower_w[asset]), 0.0) if np.isfinite(power_w) else None
-    if image.meter_stale or not image.node_known[node]:
-        return None
-    nodes = len(plant.nodes)
-    lowest_w = sum_up(plant, image.base_w + np.bincount(plant.node, weights=bounds.lower_w, minlength=nodes))
-    lowest_w = np.maximum(lowest_w, plant.node_lower_w)
-    return max(float(image.node_power_w[node] - lowest_w[node]), 0.0)
+@dataclass(slots=True, eq=False)
+class _Lowest:
+    """How low power can go and stay, computed once for each time it has to last."""
+
+    snapshot: Snapshot
+    image: Image
+    plant: Plant
+    guarded: Bools
+    """(n,) storage that may not discharge."""
+    _found: dict[float, tuple[Floats, Floats]] = field(default_factory=dict)
+
+    def free_w(self, node: int, asset: int, sustain_s: float) -> float | None:
+        """Return by how much power could fall from here and stay, None when the meter says nothing. [W, >= 0]"""
+        if sustain_s not in self._found:
+            self._found[sustain_s] = self._lowest_w(sustain_s)
+        asset_w, node_w = self._found[sustain_s]
+        if asset >= 0:
+            power_w = float(self.image.power_w[asset])
+            return max(power_w - float(asset_w[asset]), 0.0) if np.isfinite(power_w) else None
+        if self.image.meter_stale or not self.image.node_known[node]:
+            return None
+        return max(float(self.image.node_power_w[node] - node_w[node]), 0.0)
+
+    def _lowest_w(self, sustain_s: float) -> tuple[Floats, Floats]:
+        plant, image = self.plant, self.image
+        bounds = barred(envelope(self.snapshot.readings, image, plant, sustain_s), self.guarded, ~image.usable)
+        own_w = np.bincount(plant.node, weights=bounds.lower_w, minlength=len(plant.nodes))
+        return bounds.lower_w, np.maximum(sum_up(plant, image.base_w + own_w), plant.node_lower_w)
 
 
 def _place(resource: str, plant: Plant) -> tuple[int, int]:

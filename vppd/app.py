@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,21 @@ from vppd import dispatch_link as links
 from vppd.api.app import Views, build_app
 from vppd.api.serve import serve
 from vppd.config.load import Config, examine
-from vppd.config.table import InvalidConfig
+from vppd.config.market import MarketConfig
+from vppd.config.table import InvalidConfig, Problem
 from vppd.consequences import Consequences, LastDecision
 from vppd.core.state import Decision, State
 from vppd.errors import ConfigError, Garbled
 from vppd.grid.openadr3_config import openadr_problems
 from vppd.grid.setup import grid_problems
+from vppd.ledger.history import History, open_history
 from vppd.ledger.sqlite import SqliteLedger, open_ledger
 from vppd.ledger.telemetry import Retention, TelemetryStore, frames, open_telemetry
 from vppd.model import Order
 from vppd.panel import Panel
+from vppd.planning.office import ENDING_FIRST, Office, Reach
 from vppd.plant import plant_of
+from vppd.products import sold
 from vppd.register import Register
 from vppd.runtime.actuator import release_all
 from vppd.runtime.clock import StepDetector, SystemClock, clock_synchronised, kernel_status
@@ -52,7 +56,7 @@ READY_WITHIN_S = 10.0
 """Devices that have not answered by then are started without. [s]"""
 RELEASE_WITHIN_S = 10.0
 """Time for giving every device back at the end. [s]"""
-DECIDING = (*links.DECIDING, "cycle")
+DECIDING = (*links.DECIDING, *ENDING_FIRST, "cycle")
 """Tasks that end before anything is released: the next beat would take a device back."""
 EXIT_LEDGER = 4
 
@@ -71,9 +75,19 @@ def checked(path: Path) -> Config:
             problems += grid_problems(config, config.grid)
         if config.openadr is not None:
             problems += openadr_problems(config, config.openadr)
+        if config.market is not None:
+            problems += _product_problems(config.market)
     if config is None or problems:
         raise InvalidConfig(path, problems)
     return config
+
+
+def _product_problems(market: MarketConfig) -> tuple[Problem, ...]:
+    try:
+        sold(market)
+    except InvalidConfig as error:
+        return error.problems
+    return ()
 
 
 def connects_of(config: Config, path: Path) -> Mapping[str, Connect]:
@@ -119,17 +133,27 @@ async def _run(path: Path) -> None:
     ):
         orders = Signals()
         while True:
-            daemon = Daemon(config, path, ledger, telemetry)
-            await daemon.run(orders)
+            async with _history(config) as history:
+                daemon = Daemon(config, path, ledger, telemetry, history)
+                await daemon.run(orders)
             if daemon.successor is None:
                 return
             config = daemon.successor
 
 
+def _history(config: Config) -> AbstractAsyncContextManager[History | None]:
+    """Return what forecasts rest on, open; None where nothing is forecast."""
+    if config.forecast is None:
+        return nullcontext()
+    return open_history(config.site.state_dir / "history.db", config.forecast.history_days)
+
+
 class Daemon:
     """One configuration at work, from start-up to release."""
 
-    def __init__(self, config: Config, path: Path, ledger: SqliteLedger, telemetry: TelemetryStore) -> None:
+    def __init__(
+        self, config: Config, path: Path, ledger: SqliteLedger, telemetry: TelemetryStore, history: History | None
+    ) -> None:
         self.successor: Config | None = None
         """The configuration to go on with; None when it is over."""
         self._config, self._path, self._ledger, self._telemetry = config, path, ledger, telemetry
@@ -152,6 +176,11 @@ class Daemon:
         self._links = links.GridLinks(
             config, self._plant, ledger, self._register, self._inbox, self._vitals, self._clock,
             decision=lambda: self._last.decision, hints=self._hints, judged=self._metrics.judged,
+            outlooks=lambda: self._office.outlook(),
+        )  # fmt: skip
+        self._office = Office(
+            config, self._plant, self._clock, history, ledger, self._register, self._links.sender,
+            Reach(self._journal.write, self._links.wake, self._devices.reserve),
         )  # fmt: skip
 
     async def run(self, signals: Signals) -> None:
@@ -179,7 +208,7 @@ class Daemon:
         return kept
 
     def _work(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
-        views: Views = self._links.views
+        views: Views = self._links.views | self._office.views
         consequences = Consequences(
             plant=self._plant,
             actuators=self._devices.actuators,
@@ -188,7 +217,7 @@ class Daemon:
             record=self._telemetry.record if self._config.site.record else None,
             reporter=self._links.reporter,
             sender=self._links.sender,
-            after=[self._last.take, self._observe, self._links.observe],
+            after=[self._last.take, self._observe, self._links.observe, self._office.observe],
         )
         panel = Panel(
             self._plant, self._last, self._inbox, self._vitals, self._metrics, self._clock, self._ledger, self._register,
@@ -206,7 +235,8 @@ class Daemon:
         ]
         if self._config.http is not None:
             work.append(("http", serve(build_app(panel, views=views), self._config.http.listen)))
-        return work + self._links.work()
+        self._links.wake()  # what an earlier process owed goes out as soon as there is a link
+        return work + self._links.work() + self._office.work()
 
     async def _decide(self, consequences: Consequences) -> None:
         """Wait until every device has been tried, then run the beat."""
@@ -216,7 +246,10 @@ class Daemon:
         self._vitals.ready = True
         state = State.first(self._plant, self._register.progress)
         consequences.state = state
-        self._cycle = Cycle(self._clock, self._inbox, self._devices.table.frame, self._vitals.health, consequences)
+        self._cycle = Cycle(
+            self._clock, self._inbox, self._devices.table.frame, self._vitals.health, consequences,
+            self._office.preferred_w,
+        )  # fmt: skip
         settle_memory()
         log.info(
             "started", site=self._config.site.id, orders=len(self._inbox.orders), untried=self._devices.table.untried

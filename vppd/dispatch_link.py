@@ -179,6 +179,11 @@ class GridLinks:
         if self.dispatch is not None:
             self.dispatch.outbox.post(*messages, latest_only=latest_only)
 
+    def wake(self) -> None:
+        """Publish what is owed at once."""
+        if self.dispatch is not None:
+            self.dispatch.outbox.wake()
+
     def observe(self, snapshot: Snapshot, decision: Decision) -> None:
         """Take what was decided."""
         if self.openadr is not None:

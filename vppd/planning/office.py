@@ -1,0 +1,127 @@
+"""The planning side of a daemon in one piece: what is foreseen, planned and sold, each as far as it is configured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from vppd.config.load import Config
+from vppd.core.outlook import Outlook
+from vppd.core.state import Decision
+from vppd.grid.envelope import Sender
+from vppd.ledger.history import History
+from vppd.model import Event, Obligation
+from vppd.planning.alarms import ScheduledAlarms
+from vppd.planning.desk import Foreseen, Records, Told, TradingDesk
+from vppd.planning.feeds import Feeds
+from vppd.planning.forecaster import Forecaster, constants_of
+from vppd.planning.planner import Planner
+from vppd.planning.recorder import Recorder
+from vppd.ports import Ledger, Window
+from vppd.products import sold
+from vppd.runtime.clock import Clock
+from vppd.snapshot import Floats, Plant, Snapshot
+
+ENDING_FIRST = ("desk",)
+"""Tasks that end before anything is released: nothing is offered of a site that is being given back."""
+
+
+class Register(Records, Protocol):
+    """What has been offered and sold, with what is to be shown of it."""
+
+    def bids(self, at: datetime) -> Mapping[str, object]:
+        """Return offers and obligations as plain JSON values."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Whom the planning side reaches in the daemon; all of it returns at once."""
+
+    write: Callable[[Event], None]
+    """Puts an event into the journal."""
+    owed: Callable[[], None]
+    """Something is to be published."""
+    reserve: Callable[[str, Sequence[Window]], None]
+    """What a cluster's scheduler should keep free."""
+
+
+class Office:
+    """Sees every cycle, and is asked by every cycle what the plan prefers; without a table ``[forecast]`` it does nothing."""
+
+    def __init__(
+        self,
+        config: Config,
+        plant: Plant,
+        clock: Clock,
+        history: History | None,
+        ledger: Ledger,
+        records: Register,
+        sender: Sender | None,
+        reach: Reach,
+    ) -> None:
+        """Prepare what is configured. Raises ConfigError for bad product files and certificates that cannot be used."""
+        self._clock, self._records = clock, records
+        self._recorder: Recorder | None = None
+        self._feeds: Feeds | None = None
+        self._forecaster: Forecaster | None = None
+        self._planner: Planner | None = None
+        self._desk: TradingDesk | None = None
+        if config.forecast is None or history is None:
+            return
+        broker = config.grid.broker if config.grid else None
+        self._feeds = Feeds(config.forecast.feeds, plant, history, clock, site=config.site.id, broker=broker)
+        self._recorder = Recorder(plant, history, self._feeds.quotes)
+        self._forecaster = Forecaster(
+            config.forecast, plant, history, self._recorder, self._feeds, clock, constants=constants_of(config.planning)
+        )
+        if config.planning is not None:
+            self._planner = Planner(
+                config.planning, config.forecast.step_s, plant, self.outlook, self._sold_at, clock
+            )  # fmt: skip
+            self._forecaster.on_change.append(self._planner.wake)
+        if config.market is not None and self._planner is not None and sender is not None:
+            planner = self._planner
+            self._desk = TradingDesk(
+                config, config.market, sold(config.market), plant, sender, clock, ScheduledAlarms(), ledger, records,
+                Foreseen(self.outlook, lambda: planner.timetable),
+                Told(reach.write, reach.owed, planner.wake, reach.reserve),
+            )  # fmt: skip
+            self._forecaster.on_change.append(self._desk.wake)
+
+    def outlook(self) -> Mapping[str, Outlook]:
+        """Return the newest forecasts by series."""
+        return self._forecaster.outlook if self._forecaster is not None else {}
+
+    def preferred_w(self, at: datetime) -> Floats | None:
+        """Return what the plan wishes of each asset now, (n,), NaN for nothing; None without a plan to follow. [W]"""
+        return self._planner.preferred_w(at) if self._planner is not None else None
+
+    def observe(self, snapshot: Snapshot, decision: Decision) -> None:
+        """Take one cycle in."""
+        for who in (self._recorder, self._planner, self._desk):
+            if who is not None:
+                who.take(snapshot, decision)
+
+    def work(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+        """Return the tasks by name; those in ``ENDING_FIRST`` have to end before anything is released."""
+        named = (("feeds", self._feeds), ("forecasts", self._forecaster), ("plan", self._planner), ("desk", self._desk))
+        return [(name, who.run()) for name, who in named if who is not None]
+
+    @property
+    def views(self) -> dict[str, Callable[[], object]]:
+        """What there is to show, by name."""
+        found: dict[str, Callable[[], object]] = {}
+        if self._forecaster is not None:
+            found["forecasts"] = self._forecaster.view
+        if self._planner is not None:
+            found["plan"] = self._planner.view
+        if self._desk is not None:
+            found["market"] = self._desk.view
+            found["bids"] = lambda: self._records.bids(self._clock.now())
+        return found
+
+    def _sold_at(self, at: datetime) -> Sequence[Obligation]:
+        return self._records.obligations_at(at)

@@ -82,7 +82,8 @@ def further_constraints(problem: Json, answer: Json) -> Iterator[tuple[str, floa
 def _green(problem: Json, answer: Json) -> Iterator[tuple[str, float, float]]:
     rules, step_h = problem.get("green", {}), problem["step_s"] / 3600.0
     for window in window_steps(problem) if rules else []:
-        used = load = available = 0.0
+        before = rules.get("before", {}) if not window.start else {}
+        used, load, available = (before.get(f"{of}_wh", 0.0) / step_h for of in ("used", "load", "available"))
         for t in window:
             used += sum(series[t] for series in answer["renewables"].values()) - max(0.0, -answer["import_w"][t])
             load += problem["inflexible_load_w"][t] + sum(series[t] for series in answer["flexible_loads"].values())
@@ -218,7 +219,9 @@ class FurtherRows:
             for key in ("share_of_load_frac", "self_use_frac"):
                 if key not in rules:
                     continue
-                terms, least = {}, 0.0
+                before = rules.get("before", {}) if not window.start else {}
+                of = "load_wh" if key == "share_of_load_frac" else "available_wh"
+                terms, least = {}, (rules[key] * before.get(of, 0.0) - before.get("used_wh", 0.0)) / 1e3
                 for t in window:
                     terms[at["sold"][t]] = -step_h
                     for source in self.problem["renewables"]:

@@ -208,6 +208,15 @@ def test_a_green_rule_with_a_price_is_kept_as_far_as_it_pays() -> None:
     assert kept["costs"]["green_shortfall"] == pytest.approx(0.0, abs=1e-6)
 
 
+def test_what_a_year_has_in_hand_counts() -> None:
+    """A rule counts what was used before the first step: what is in hand need not be earned again, a debt must be."""
+    before = {"used_wh": 500.0, "available_wh": 600.0, "load_wh": 600.0}
+    ahead = scheduled(sunny(green={"share_of_load_frac": 0.5, "before": before}))
+    assert ahead["cost"] == pytest.approx(scheduled(sunny(green={"share_of_load_frac": 0.0}))["cost"])
+    behind = scheduled(sunny(green={"share_of_load_frac": 0.5, "before": before | {"used_wh": 250.0}}))
+    assert behind["green"]["share_of_load_frac"] == pytest.approx(0.625, abs=1e-4)
+
+
 def test_late_energy_costs_its_delay() -> None:
     """At a cost of delay a load runs earlier than prices alone would have it."""
     falling = site(batteries=[], price_import_per_wh=[4e-3, 3e-3, 2e-3, 1e-3])

@@ -16,7 +16,8 @@ from vppd.core.schedule_bound import least_cost, lowest_ahead
 from vppd.core.schedule_groups import grouped
 from vppd.core.schedule_plan import excess_frac, settled
 from vppd.core.schedule_problem import parse
-from vppd.core.schedule_program import Flows, formulate, wasteful
+from vppd.core.schedule_program import Flows, formulate
+from vppd.core.schedule_sides import wasteful
 from vppd.core.schedule_solver import solve_program
 from vppd.core.schedule_storage import best_powers, ladder
 from vppd.errors import ConfigError

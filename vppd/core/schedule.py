@@ -18,7 +18,8 @@ from vppd.core.schedule_groups import grouped
 from vppd.core.schedule_merit import merit_order, narrowed, one_by_one, one_by_one_at
 from vppd.core.schedule_plan import TOLERANCE_FRAC, Plan, excess_frac, settled
 from vppd.core.schedule_problem import Problem
-from vppd.core.schedule_program import Fixed, Flows, Layout, Program, formulate, scale_of, two_sided
+from vppd.core.schedule_program import Fixed, Flows, Layout, Program, formulate
+from vppd.core.schedule_sides import scale_of, two_sided
 from vppd.core.schedule_solver import Solution, Verdict, load_solver, solve_program
 from vppd.core.schedule_storage import Ladder, ladder
 from vppd.snapshot import Bools, Floats, Ints
@@ -88,13 +89,16 @@ class _Search:
         self.lower = -np.inf
         self.plan: Plan | None = None
         self._ladders: list[Ladder] = []
-        self._relaxed_s = 0.0
+        self._built_s = self._relaxed_s = 0.0
         self._money = 100.0 * scale_of(problem).money
 
     def run(self) -> Answer:
         """Return the answer."""
         program, layout = formulate(self.problem)
-        limit_s = self._left_s() - MERIT_S_PER_POINT * len(self.problem.batteries.names) * self.problem.steps
+        self._built_s = self._took_s()
+        kept_s = MERIT_S_PER_POINT * len(self.problem.batteries.names) * self.problem.steps
+        # The solver does not count what it takes to hand the program over: about as long as writing it down.
+        limit_s = self._left_s() - kept_s - self._built_s
         if limit_s <= 0.0:
             return self._by_merit()
         asked_s = self._now_s()
@@ -264,6 +268,8 @@ class _Search:
         self._offer_merit()
         if self._has_plan():
             return self._heuristic()
+        if self._left_s() <= 0.0 and self._built_s > SPARE_S:
+            return self.infeasible((UNPROVEN,))
         limit_s = max(self._left_s(), SPARE_S)
         program, layout = formulate(self.problem, whole=True)
         found = solve_program(elastic(program, layout), limit_s=limit_s)

@@ -56,6 +56,19 @@ class Feed:
 
 
 @dataclass(frozen=True, slots=True)
+class GreenBefore:
+    """What the first window holds already from before the first step: a year so far, say. [Wh]"""
+
+    used_wh: float = 0.0
+    available_wh: float = 0.0
+    load_wh: float = 0.0
+
+    def missing_wh(self, key: str, frac: float) -> float:
+        """Return by how much the rule of this name was missed, below 0 where there is something in hand. [Wh]"""
+        return frac * (self.load_wh if key == "share_of_load_frac" else self.available_wh) - self.used_wh
+
+
+@dataclass(frozen=True, slots=True)
 class Green:
     """Parts of load and of available generation that on-site renewables must cover and the site must use. [0-1]
 
@@ -67,6 +80,12 @@ class Green:
     window_steps: int
     shortfall_cost_per_wh: float | None
     """What each Wh short of a rule costs; None where the rules must hold."""
+    before: GreenBefore
+
+    def rules(self) -> list[tuple[str, float]]:
+        """Return the rules that are asked for, by name, and their parts. [0-1]"""
+        both = ("share_of_load_frac", self.share_of_load_frac), ("self_use_frac", self.self_use_frac)
+        return [(key, frac) for key, frac in both if frac is not None]
 
     def windows(self, steps: int) -> list[slice]:
         """Return the steps of each window, the last one perhaps shorter."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vppd.core.schedule_extra import Carbon, DemandCharge, Extras, Feed, Green, LoadTerms, Reserve
+from vppd.core.schedule_extra import Carbon, DemandCharge, Extras, Feed, Green, GreenBefore, LoadTerms, Reserve
 from vppd.core.schedule_form import Table
 from vppd.snapshot import Bools, Floats
 
@@ -106,7 +106,17 @@ def _green(top: Table, steps: int) -> Green | None:
         self_use_frac=own,
         window_steps=table.count("window_steps", 1, max(steps, 1), max(steps, 1)),
         shortfall_cost_per_wh=table.number("shortfall_cost_per_wh", lower=0.0) if priced else None,
+        before=_before(table),
     )
+    table.done()
+    return found
+
+
+def _before(green: Table) -> GreenBefore:
+    if not green.has("before"):
+        return GreenBefore()
+    table = green.table("before")
+    found = GreenBefore(**{key: table.number(key, lower=0.0) for key in ("used_wh", "available_wh", "load_wh")})
     table.done()
     return found
 

@@ -58,15 +58,13 @@ def green_missing(problem: Problem, green: Green, plan: Powers) -> Iterator[tupl
     available_w = problem.renewables.available_w.sum(axis=0)
     used_w = plan.renewable_w.sum(axis=0) - np.maximum(-plan.import_w, 0.0)
     total_w = problem.inflexible_load_w + plan.load_w.sum(axis=0)
-    rules = (
-        ("share_of_load_frac", green.share_of_load_frac, total_w),
-        ("self_use_frac", green.self_use_frac, available_w),
-    )
-    for key, frac, of_w in rules:
-        for window in green.windows(problem.steps) if frac is not None else ():
-            aim_wh = (frac or 0.0) * float(of_w[window].sum()) * problem.step_h
+    for key, frac in green.rules():
+        of_w = total_w if key == "share_of_load_frac" else available_w
+        for window in green.windows(problem.steps):
+            missing_wh = float((frac * of_w - used_w)[window].sum()) * problem.step_h
+            missing_wh += green.before.missing_wh(key, frac) if not window.start else 0.0
             size_wh = (float(np.abs(of_w[window]).sum()) + float(available_w[window].sum())) * problem.step_h
-            yield key, aim_wh - float(used_w[window].sum()) * problem.step_h, size_wh
+            yield key, missing_wh, size_wh
 
 
 def further_excess_frac(problem: Problem, extras: Extras, plan: Powers, held_w: Floats, site_w: float) -> float:

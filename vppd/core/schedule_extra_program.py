@@ -133,24 +133,26 @@ class _Extension(Blocks):
             self.name(f"feeds.{feed.tag}.{name} {most_w:g}", rows, elastic=True)
 
     def _green(self, green: Green) -> None:
-        problem, at = self.problem, self.at
-        sources = problem.renewables
+        sources = self.problem.renewables
         must_w = sources.available_w[~sources.curtailable].sum(axis=0)
-        load_w = problem.inflexible_load_w
-        for key, frac in (("share_of_load_frac", green.share_of_load_frac), ("self_use_frac", green.self_use_frac)):
-            if frac is None:
-                continue
+        for key, frac in green.rules():
             of_load = key == "share_of_load_frac"
-            least_w = frac * (load_w if of_load else sources.available_w.sum(axis=0)) - must_w
+            of_w = self.problem.inflexible_load_w if of_load else sources.available_w.sum(axis=0)
             for window in green.windows(self.steps):
-                least = float(least_w[window].sum()) / self.unit_w
-                rows = self.matrix.rows(least, INF, (np.zeros(1, np.int64), 0.0))
-                self.add(rows, at.generated[window][:, None], 1.0)
-                self.add(rows, at.exported[window][:, None], -1.0)
-                if of_load:
-                    self.add(rows, at.load[:, window].reshape(-1, 1), -frac)
+                least = float((frac * of_w - must_w)[window].sum()) / self.unit_w
+                if not window.start:
+                    least += green.before.missing_wh(key, frac) / self.unit_wh
+                row = self._green_row(window, least, frac if of_load else 0.0)
                 if green.shortfall_cost_per_wh is not None:
                     weight = green.shortfall_cost_per_wh / self.price_per_wh
-                    self.matrix.entries(rows, self.matrix.columns(0.0, np.full(1, INF), weight), 1.0)
-                every = np.broadcast_to(rows, window.stop - window.start)
+                    self.matrix.entries(row, self.matrix.columns(0.0, np.full(1, INF), weight), 1.0)
+                every = np.broadcast_to(row, window.stop - window.start)
                 self.name(f"green.{key} {frac:g}", every, self.every[window], elastic=True)
+
+    def _green_row(self, window: slice, lower: float, load_frac: float) -> Ints:
+        """Add the row that what is used on site, less a part of the flexible load, is at least ``lower``."""
+        row = self.matrix.rows(lower, INF, (np.zeros(1, np.int64), 0.0))
+        self.add(row, self.at.generated[window][:, None], 1.0)
+        self.add(row, self.at.exported[window][:, None], -1.0)
+        self.add(row, self.at.load[:, window].reshape(-1, 1), -load_frac)
+        return row

@@ -16,6 +16,7 @@ from vppd.core.schedule_extra_program import ExtraLayout, extend, load_weight
 from vppd.core.schedule_groups import Grouping, alone, grouped
 from vppd.core.schedule_matrix import Matrix
 from vppd.core.schedule_problem import Problem
+from vppd.core.schedule_sides import Scale, net_range_w, paid_for_waste, scale_of, two_sided, wasteful
 from vppd.snapshot import Bools, Floats, Ints
 
 INF = np.inf
@@ -45,20 +46,6 @@ class Flows:
     """What each source gives, shape (source, step); None where all curtailable ones are held back alike. [W]"""
     held_w: Floats | None = None
     """What each battery and then each load holds ready of each reserve, shape (reserve, asset, step). [W]"""
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """Units in which the solver's absolute tolerances make sense."""
-
-    power_w: float
-    price_per_wh: float
-    step_h: float
-
-    @property
-    def money(self) -> float:
-        """What one unit of the objective is worth."""
-        return self.power_w * self.price_per_wh * self.step_h
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +92,10 @@ class Layout:
         return row_dual[self.balance] * self.scale.price_per_wh * self.scale.step_h
 
     def columns_of(self, plan: Flows, stored_wh: Floats, import_w: Floats, count: int) -> Floats:
-        """Return the point of a plan among ``count`` columns, batteries being apart: what a search may start from."""
+        """Return the point of a plan among ``count`` columns, batteries being apart: what a search may start from.
+
+        NaN where the plan does not say.
+        """
         point, unit_w = np.zeros(count), self.scale.power_w
         point[self.imported], point[self.exported] = np.maximum(import_w, 0.0), np.maximum(-import_w, 0.0)
         point[self.generated], point[self.charge], point[self.discharge] = (
@@ -120,6 +110,11 @@ class Layout:
         point /= unit_w
         point[self.charging] = plan.charge_w[self.charging_at] > 0.0
         point[self.importing] = import_w[self.importing_at] > 0.0
+        if self.extra is not None:
+            # Directions are enough to begin with: what else there is to decide follows from them.
+            known = np.zeros(count, np.bool_)
+            known[self.charging], known[self.importing] = True, True
+            point[~known] = np.nan
         return point
 
     def flows(self, columns: Floats, problem: Problem) -> Flows:
@@ -151,61 +146,6 @@ class Layout:
         members = len(self.storage.group) + len(self.loads.group)
         parts = [np.vstack((self.storage.split(w[:groups]), self.loads.split(w[groups:]))) for w in of_group]
         return np.array(parts).reshape(len(held), members, held.shape[2])
-
-
-def net_range_w(problem: Problem) -> tuple[Floats, Floats]:
-    """Return the least and most the site could draw per step, its connection's limits apart. [W]"""
-    least_w, most_w = problem.load_range_w()
-    fixed_w = problem.fixed_w()
-    lower_w = fixed_w + least_w.sum(axis=0) - problem.curtailable_w() - problem.batteries.discharge_max_w.sum()
-    return lower_w, fixed_w + most_w.sum(axis=0) + problem.batteries.charge_max_w.sum()
-
-
-def wasteful(problem: Problem) -> Bools:
-    """Return at which steps a relaxation may gain by charging and discharging at once.
-
-    Where both prices are >= 0, doing one of the two instead, at the same change of stored energy, draws less from the
-    grid and costs no more, neither in energy nor in wear. It may only fail at the export limit; there curtailment
-    makes room, and without any the site cannot get there when the rest of its load is above it even with all
-    batteries discharging.
-    """
-    least_w = problem.load_range_w()[0].sum(axis=0)
-    floor_w = problem.fixed_w() + least_w - problem.batteries.discharge_max_w.sum()
-    return np.asarray(paid_for_waste(problem) | (floor_w < -problem.export_max_w) | _feeds_full(problem))
-
-
-def paid_for_waste(problem: Problem) -> Bools:
-    """Return at which steps wasting energy is paid for: a price is below 0, or reserves or green rules reward it."""
-    rewards = problem.extras is not None and problem.extras.rewards_waste()
-    return np.asarray((problem.price_import_per_wh < 0.0) | (problem.price_export_per_wh < 0.0) | rewards)
-
-
-def _feeds_full(problem: Problem) -> Bools:
-    """Return at which steps batteries might bring a feed to its export limit, as ``wasteful`` does for the site."""
-    full = np.zeros(problem.steps, np.bool_)
-    if problem.extras is None:
-        return full
-    least_w, sources = problem.load_range_w()[0], problem.renewables
-    for feed in problem.extras.feeds:
-        must_w = sources.available_w[feed.renewables & ~sources.curtailable].sum(axis=0)
-        most_w = problem.batteries.discharge_max_w[feed.batteries].sum()
-        full |= feed.inflexible_w - must_w + least_w[feed.loads].sum(axis=0) - most_w < -feed.export_max_w
-    return full
-
-
-def two_sided(problem: Problem) -> Bools:
-    """Return at which steps a relaxation may gain by importing and exporting at once: it sells dearer than it buys."""
-    lower_w, upper_w = net_range_w(problem)
-    dearer = problem.price_export_per_wh > problem.price_import_per_wh
-    return np.asarray(dearer & (lower_w < 0.0) & (upper_w > 0.0))
-
-
-def scale_of(problem: Problem) -> Scale:
-    """Return units by the size of the site's largest power and price."""
-    lower_w, upper_w = net_range_w(problem)
-    largest_w = max(np.abs(lower_w).max(), np.abs(upper_w).max(), 1e-3)
-    prices = np.concatenate((problem.price_import_per_wh, problem.price_export_per_wh))
-    return Scale(float(largest_w) / 100.0, float(np.abs(prices).max()) or 1.0, problem.step_h)
 
 
 def formulate(

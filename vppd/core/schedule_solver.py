@@ -50,7 +50,7 @@ def load_solver() -> None:
 def solve_program(program: Program, *, limit_s: float, gap_frac: float = 0.0, start: Floats | None = None) -> Solution:
     """Return the best point found within ``limit_s`` and what is proven about it.
 
-    ``start`` is a point to begin with.
+    ``start`` is a point to begin with, NaN where it is not known.
     """
     # Loaded here: the daemon and the command line must not pay for a solver that they may never ask.
     import highspy
@@ -60,7 +60,10 @@ def solve_program(program: Program, *, limit_s: float, gap_frac: float = 0.0, st
     solver.setOptionValue("time_limit", max(limit_s, LEAST_LIMIT_S))
     solver.setOptionValue("mip_rel_gap", gap_frac)
     solver.passModel(_model(program))
-    if start is not None:
+    if start is not None and np.isnan(start).any():
+        known = np.flatnonzero(~np.isnan(start)).astype(np.int32)
+        solver.setSolution(len(known), known, start[known])
+    elif start is not None:
         point = highspy.HighsSolution()
         point.col_value = start
         solver.setSolution(point)

@@ -14,7 +14,7 @@ from vppd.config.planning import PlanningConfig
 from vppd.core.outlook import Outlook
 from vppd.core.schedule_problem import parse
 from vppd.errors import Unreachable
-from vppd.model import Interval, Obligation
+from vppd.model import Interval, Obligation, OrderKind
 from vppd.planning.answer import Plan, plan_of, wishes
 from vppd.planning.assemble import Assembled, assemble
 from vppd.planning.deferral import Key, Ledger, Measured, Owed, settled
@@ -186,6 +186,28 @@ def test_no_limit_makes_a_plan_impossible() -> None:
     plan = planned(world, assembled(world, series))
     assert plan.timetable.conflicts
     assert plan.timetable.steps == DAY
+
+
+def test_an_order_is_kept_free_in_the_plan() -> None:
+    """A limit that is ordered for the evening, and one in force now, are planned for while they last."""
+    world = world_at(0.6)
+    later = world.order(OrderKind.LIMIT, "dc1", 700e3, after_s=18 * 3600.0, for_s=3600.0)
+    world.order(OrderKind.LIMIT, "main-b", 440e3, for_s=7200.0)
+    world.step(2)
+    moment = moment_of(world)
+    moment = replace(moment, snapshot=replace(moment.snapshot, orders=tuple(world.orders)))
+    problem = assemble(moment, world.plant, a_day(), (), {}, TERMS, STEP_S)
+    plan = planned(world, problem)
+    starts = plan.timetable.starts()
+    during = [later.interval.contains(start) for start in starts]
+    assert sum(during) >= 4
+    assert plan.timetable.conflicts == ()
+    assert plan.timetable.import_w[during].max() <= 700e3 + 1.0
+    assert plan.timetable.import_w[~np.array(during)].max() > 750e3
+    on_b = [world.index(name) for name in ("bess-b", "pv-b", "hall-b")]
+    feed_w = 150e3 + np.nan_to_num(plan.timetable.power_w[on_b]).sum(axis=0)
+    assert feed_w[:8].max() <= 440e3 + 1.0
+    assert feed_w[9:].max() > 445e3
 
 
 def test_green_rules_and_the_billed_peak_go_in() -> None:

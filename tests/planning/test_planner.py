@@ -12,7 +12,7 @@ import pytest
 
 from tests.planning.green_day import START as DUSK
 from tests.planning.green_day import GreenDay
-from tests.planning.plan_rig import STEP_S, a_day, outlooks
+from tests.planning.plan_rig import STEP_S, a_day, flat, outlooks
 from vppd.config.planning import PlanningConfig
 from vppd.core.outlook import Outlook
 from vppd.core.timetable import Timetable
@@ -105,6 +105,10 @@ async def test_without_an_answer_the_old_plan_stays_for_an_hour(fault: Exception
 async def test_too_little_known_is_a_reason_too() -> None:
     """A site whose meters were never read has no plan, and says what it waits for."""
     rig = Rig(outlook={})
+    rig.cycle()
+    await rig.planner.round()
+    assert rig.planner.reason == "waits for the first forecasts"
+    rig = Rig(outlook=outlooks({"price/import": flat(1e-4)}))
     rig.world.silent = {"poi-a", "poi-b"}
     rig.cycle()
     await rig.planner.round()

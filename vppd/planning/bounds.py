@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vppd.core.headroom import members, sustained_s
-from vppd.model import Obligation
+from vppd.model import Interval, Obligation, OrderKind
 from vppd.planning.deferral import SECONDS
 from vppd.planning.known import Known, Parts
 from vppd.snapshot import Bools, Floats
@@ -24,6 +24,7 @@ def limits(known: Known, parts: Parts) -> dict[str, Any]:
     found: dict[str, Any] = {"site": _range(known, 0)}
     found["feeds"] = [_feed(known, parts, node) for node in range(1, len(plant.nodes))]
     found["feeds"] += [_hall(known, parts, i) for i in parts.computing if parts.works_of(plant.asset_ids[i])]
+    found["feeds"] += _ordered(known, parts)
     if terms.demand_charge_per_w > 0.0:
         billed_w = max(terms.billed_peak_w, known.moment.peak_w)
         found["demand_charge"] = {"cost_per_w": terms.demand_charge_per_w, "billed_peak_w": billed_w}
@@ -65,6 +66,34 @@ def _green(known: Known) -> dict[str, Any]:
     return found
 
 
+def _ordered(known: Known, parts: Parts) -> list[dict[str, Any]]:
+    """Return the limits that orders set while they last, those in force and those to come."""
+    plant, decision = known.plant, known.moment.decision
+    asked = {d.order.order_id: (d.order, d.node, d.steady_upper_w) for d in decision.demands if d.node >= 0}
+    for order in known.moment.snapshot.orders:
+        if order.kind is OrderKind.LIMIT and order.resource in plant.nodes and order.order_id not in asked:
+            limit_w = order.power_w or 0.0
+            asked[order.order_id] = (order, plant.nodes.index(order.resource), limit_w)
+    rows = []
+    for order, node, limit_w in asked.values():
+        runs = _during(known, order.interval)
+        if not np.isfinite(limit_w) or not runs.any():
+            continue
+        # The form knows one limit for all steps: what is to be left free is drawn by nobody while the order lasts.
+        row = _feed(known, parts, node)
+        free_w = np.where(runs, max(row["import_max_w"] - limit_w, 0.0), 0.0)
+        del row["export_max_w"]
+        rows.append(row | {"tag": f"order {order.order_id}", "inflexible_load_w": row["inflexible_load_w"] + free_w})
+    return rows
+
+
+def _during(known: Known, interval: Interval) -> Bools:
+    """Say which steps an interval touches, (steps,)."""
+    step, begins = timedelta(seconds=known.step_s), known.starts()
+    runs = [b + step > interval.start and (interval.end is None or b < interval.end) for b in begins]
+    return np.array(runs, dtype=np.bool_)
+
+
 def _feed(known: Known, parts: Parts, node: int) -> dict[str, Any]:
     plant, steps = known.plant, known.steps
     inside = members(plant.nodes[node], plant)
@@ -91,8 +120,7 @@ def _reserve(known: Known, parts: Parts, o: Obligation) -> dict[str, Any] | None
     if o.resource not in (*plant.nodes, *plant.asset_ids):
         known.missing.append(f"award {o.award_id}: its resource {o.resource} is no longer configured")
         return None
-    step, begins = timedelta(seconds=known.step_s), known.starts()
-    runs = np.array([b + step > o.interval.start and (o.interval.end is None or b < o.interval.end) for b in begins])
+    runs = _during(known, o.interval)
     inside = members(o.resource, plant)
     sure_w = total((w for i, w in parts.shed_w.items() if inside[i]), known.steps) * (o.direction == "up")
     power_w = np.where(runs, np.maximum(o.power_w - sure_w, 0.0), 0.0)

@@ -149,6 +149,10 @@ class Planner:
         """Make one plan; when that fails the old one stays for as long as it can be believed, and ``reason`` says why."""
         if self._last is None:
             return
+        outlook = self._outlook()
+        if not outlook:
+            self._tell("waits for the first forecasts")
+            return
         began_s, now = self._clock.mono_s(), self._clock.now()
         moment = Moment(*self._last, self._tally.stored_wh, self._tally.peak_w)
         sold = [o for o in self._obligations(now) if not o.is_over(now)]

@@ -79,6 +79,8 @@ class Forecast:
 class _Errors:
     """What a method got wrong: truth minus forecast, by origin, one row each."""
 
+    point: Floats
+    """(o, h) what it said."""
     error: Floats
     """(o, h)"""
     bucket: Ints
@@ -131,10 +133,10 @@ def _forecast(
     trial: Trial,
 ) -> Forecast:
     errors = _back_test(method, history, steps, grid, trial)
-    score = _score(errors, history, levels, bounds, method, steps, grid, trial)
+    score = _score(errors, history, levels, bounds, steps, grid, trial)
     point = method(history, steps, grid)
     bucket = _bucket(len(history), steps, grid)
-    values = _values(point, bucket, errors, levels, bounds)
+    values = _values(point, _spread(errors, levels)[:, bucket], bounds)
     paths = np.clip(point[None, :] + errors.error[_alike(len(history), steps, grid, trial)], *bounds)
     return Forecast(name, grid.step_s, levels, values, score, paths)
 
@@ -154,13 +156,14 @@ def _alike(t: int, steps: int, grid: Grid, trial: Trial) -> Bools:
 
 def _back_test(method: Method, history: Floats, steps: int, grid: Grid, trial: Trial) -> _Errors:
     origins = _origins(len(history), steps, grid, trial)
-    error = np.full((len(origins), steps), np.nan)
+    point, error = np.full((len(origins), steps), np.nan), np.full((len(origins), steps), np.nan)
     bucket = np.zeros((len(origins), steps), dtype=np.int64)
     for row, origin in enumerate(origins):
         truth = history[origin : origin + steps]
-        error[row, : len(truth)] = truth - method(history[:origin], steps, grid)[: len(truth)]
+        point[row] = method(history[:origin], steps, grid)
+        error[row, : len(truth)] = truth - point[row, : len(truth)]
         bucket[row] = _bucket(origin, steps, grid)
-    return _Errors(error, bucket)
+    return _Errors(point, error, bucket)
 
 
 def _bucket(origin: int, steps: int, grid: Grid) -> Ints:
@@ -171,23 +174,20 @@ def _bucket(origin: int, steps: int, grid: Grid) -> Ints:
     return np.asarray(lead * PARTS_OF_DAY + part, dtype=np.int64)
 
 
-def _values(
-    point: Floats, bucket: Ints, errors: _Errors, levels: tuple[float, ...], bounds: tuple[float, float]
-) -> Floats:
-    values = point[None, :] + _error_quantiles(bucket, errors, levels)
-    return np.asarray(np.clip(np.maximum.accumulate(values, axis=0), *bounds))
+def _values(point: Floats, spread: Floats, bounds: tuple[float, float]) -> Floats:
+    return np.asarray(np.clip(np.maximum.accumulate(point[None, :] + spread, axis=0), *bounds))
 
 
-def _error_quantiles(bucket: Ints, errors: _Errors, levels: tuple[float, ...]) -> Floats:
-    """Return the quantiles of the errors that belong to each step, (q, h); zero where none has been made."""
-    found = np.zeros((len(levels), len(bucket)))
+def _spread(errors: _Errors, levels: tuple[float, ...]) -> Floats:
+    """Return the quantiles of the errors that belong together, (q, buckets); zero where none has been made."""
+    found = np.zeros((len(levels), PARTS_OF_DAY * (len(LEAD_EDGES_S) + 1)))
     finite = np.isfinite(errors.error)
-    for own in np.unique(bucket):
+    for own in range(found.shape[1]):
         made = errors.error[finite & (errors.bucket == own)]
         if len(made) < LEAST_ERRORS:
             made = errors.error[finite & (errors.bucket // PARTS_OF_DAY == own // PARTS_OF_DAY)]
         if len(made):
-            found[:, bucket == own] = _quantiles(made, levels)[:, None]
+            found[:, own] = _quantiles(made, levels)
     return found
 
 
@@ -207,7 +207,6 @@ def _score(
     history: Floats,
     levels: tuple[float, ...],
     bounds: tuple[float, float],
-    method: Method,
     steps: int,
     grid: Grid,
     trial: Trial,
@@ -217,13 +216,12 @@ def _score(
     held = int(np.ceil(len(origins) * (1.0 - HELD_BACK_FRAC)))
     if held < 1 or held >= len(origins):
         return Score(np.inf, np.full(len(levels), np.nan), 0)
-    seen = _Errors(_known_before(errors.error[:held], origins[:held], origins[held]), errors.bucket[:held])
+    known = _known_before(errors.error[:held], origins[:held], origins[held])
+    spread = _spread(_Errors(errors.point[:held], known, errors.bucket[:held]), levels)
     found, truth = [], []
     for row in range(held, len(origins)):
-        past = history[: origins[row]]
         real = history[origins[row] : origins[row] + steps]
-        point = method(past, steps, grid)
-        found.append(_values(point, errors.bucket[row], seen, levels, bounds)[:, : len(real)])
+        found.append(_values(errors.point[row], spread[:, errors.bucket[row]], bounds)[:, : len(real)])
         truth.append(real)
     values, real = np.concatenate(found, axis=1), np.concatenate(truth)
     sure: Bools = np.isfinite(real) & np.isfinite(values).all(axis=0)

@@ -127,6 +127,25 @@ async def test_polling_finds_news_without_a_notifier_and_costs_little(tmp_path: 
         assert r.server.statuses[304] >= 2
 
 
+async def test_a_long_schedule_does_not_hold_up_the_loop(tmp_path: Path) -> None:
+    """Two days of limits in steps of five minutes, from ten events: read and planned beside the loop, and once as long as nothing changes."""
+    steps = [{"id": i, "payloads": [{"type": "IMPORT_CAPACITY_LIMIT", "values": [100 + i]}]} for i in range(576)]
+    async with rig(tmp_path, poll_s=3600, lost_after_s=7200) as r:
+        for k in range(10):
+            more = {"intervals": steps, "intervalPeriod": HOUR | {"duration": "PT5M"}, "priority": k}
+            r.server.add_event(f"e-{k}", "IMPORT_CAPACITY_LIMIT", 0, **more)
+        async with running(r.ven):
+            await r.until(lambda: len(r.news) == 1)
+            r.ven.ring()
+            await r.until(lambda: r.ven.fetches == 2 and len(r.news) == 2)
+            assert len(r.news[0].plan.orders) == 576
+            assert r.news[1].plan is r.news[0].plan
+            r.server.delete_event("e-0")
+            r.ven.ring()
+            await r.until(lambda: len(r.news) == 3)
+            assert r.news[2].plan.orders[0].group == "e-1"
+
+
 async def test_a_flood_of_notifications_is_one_fetch(tmp_path: Path) -> None:
     """A doorbell that never stops ringing does not make the VEN fetch without rest."""
     async with rig(tmp_path, poll_s=3600, lost_after_s=7200) as r, running(r.ven):

@@ -17,6 +17,7 @@ from vppd.grid.openadr3_model import (
     Event,
     Notification,
     Program,
+    Reading,
     Report,
     Subscription,
     parse_duration,
@@ -180,3 +181,15 @@ def test_nesting_beyond_reason() -> None:
         deep = [deep]
     with pytest.raises(Garbled, match="deeply"):
         snake_keys({"values": deep})
+
+
+def test_what_has_not_changed_is_the_same_object() -> None:
+    """Read again, an object that is said as before is the very same one; one that is said otherwise, or is back, is read anew."""
+    reading = Reading(Event)
+    (first, other), _ = reading.read_all([_event(), _event(id="e-2")])
+    (again, changed), _ = reading.read_all([_event(), _event(id="e-2", priority=7)])
+    assert again is first
+    assert (changed is not other, changed.priority) == (True, 7)
+    reading.read_all([])
+    (back,), _ = reading.read_all([_event()])
+    assert (back is not first, back == first) == (True, True)

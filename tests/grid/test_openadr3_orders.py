@@ -274,3 +274,20 @@ def test_nothing_is_added_while_orders_are_held_up() -> None:
     assert len(reconcile((), [opened], "vtn", AT, hold="held").releases) == 1
     changed = reconcile(planned(event("IMPORT_CAPACITY_LIMIT", 6)).orders, [opened], "vtn", AT, hold="held")
     assert (changed.releases, changed.orders) == ((), ())
+
+
+def test_many_events_with_many_pieces() -> None:
+    """What events come to altogether is bounded: those that win are placed first, and the rest say why they are not."""
+    day = {"intervalPeriod": {"start": "2026-03-02T12:00:00Z", "duration": "PT20S"}, "duration": "P30D"}
+    crowd = [event("PRICE", k, id=f"e-{k}", priority=k, **day) for k in range(5)]
+    first = event("IMPORT_CAPACITY_LIMIT", 700, id="first", priority=0)
+    found = planned(*crowd, first)
+    assert [order.group for order in found.orders] == ["first"]
+    assert {"e-2", "e-3", "e-4"} <= {event_id for event_id, why in whys(found) if why is Why.TOO_MANY}
+
+
+def test_a_plan_of_a_while_ago_asks_for_nothing_that_is_over() -> None:
+    """An order that has ended since the plan was made is not given again."""
+    wanted = planned(event("IMPORT_CAPACITY_LIMIT", 700)).orders
+    assert len(reconcile(wanted, (), "vtn", AT).orders) == 1
+    assert reconcile(wanted, (), "vtn", AT + HOUR).orders == ()

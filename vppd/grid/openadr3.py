@@ -11,14 +11,14 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
 
 from vppd.config.openadr import OpenAdrConfig
 from vppd.errors import DeviceError, Refused, Unreachable
-from vppd.grid.openadr3_model import Event, Program, Unread, read_all
+from vppd.grid.openadr3_model import Event, Program, Reading, Unread
 from vppd.grid.openadr3_orders import PROTOCOL, Book, Changes, Plan, plan, reconcile
 from vppd.grid.openadr3_payloads import Terms
 from vppd.grid.openadr3_rest import Vtn
@@ -30,6 +30,8 @@ REST_S = 0.25
 """Least time between two fetches, however often the doorbell rings. [s]"""
 RETRY_FIRST_S = 1.0
 COMMIT_RETRY_S = 1.0
+PLAN_KEPT = timedelta(minutes=5)
+"""While nothing is changed at the server, a plan is made anew so often, for what comes into its horizon."""
 
 log = structlog.get_logger()
 
@@ -72,6 +74,9 @@ class Ven:
         self._answered_s, self._fetched_s = clock.mono_s(), -REST_S
         self._failures, self._known = 0, False
         self._reasons: frozenset[tuple[str, str, str]] = frozenset()
+        self._programs = Reading(Program, config.naive_times)
+        self._events: dict[str, Reading[Event]] = {}
+        self._planned: tuple[Book, bool, datetime, Plan] | None = None
         self.book = Book()
         """The server's objects as fetched last."""
         self.fetches = 0
@@ -113,23 +118,39 @@ class Ven:
     async def fetch(self) -> None:
         """Replace the events in hand by the server's, all or none. Raises Unreachable, Refused or Garbled."""
         self._fetched_s, naive = self._clock.mono_s(), self._config.naive_times
-        programs, unread = read_all(Program, await self._vtn.programs(), naive)
+        programs, unread = self._programs.read_all(await self._vtn.programs())
         ours = [p for p in programs if not self._config.programs or p.program_name in self._config.programs]
+        self._events = {p.id: self._events.get(p.id) or Reading(Event, naive) for p in ours}
         events: dict[str, Event] = {}
         odd: dict[str, Unread] = {entry.id: entry for entry in unread}
         for program in ours:
-            found, unread = read_all(Event, await self._vtn.events(program.id), naive)
+            said = await self._vtn.events(program.id)
+            found, unread = await asyncio.to_thread(self._events[program.id].read_all, said)
             events |= {event.id: event for event in found if event.program_id == program.id}
             odd |= {entry.id: entry for entry in unread}
         at = self._clock.now()
         seen = {event_id: self.book.seen.get(event_id, at) for event_id in events}
-        self.book = Book(tuple(ours), tuple(events.values()), tuple(odd.values()), seen)
+        book = Book(tuple(ours), tuple(events.values()), tuple(odd.values()), seen)
+        self.book = self.book if book == self.book else book
         self.fetches, self.fetched_at = self.fetches + 1, at
 
     def plan(self) -> Plan:
         """Return what the events in hand ask now."""
-        book = replace(self.book, lost=self.lost)
-        return plan(book, self._terms, self._clock.now(), self._terms.site.vpp_id)
+        return self._plan(self.book, self.lost, self._clock.now())
+
+    def _plan(self, book: Book, lost: bool, at: datetime) -> Plan:
+        return plan(replace(book, lost=lost), self._terms, at, self._terms.site.vpp_id)
+
+    async def _newest_plan(self) -> Plan:
+        """Return the plan of before while nothing has changed that matters; a new one is made beside the loop."""
+        book, lost, at = self.book, self.lost, self._clock.now()
+        if self._planned is not None:
+            of, was_lost, made_at, found = self._planned
+            if of is book and was_lost == lost and timedelta() <= at - made_at < PLAN_KEPT:
+                return found
+        found = await asyncio.to_thread(self._plan, book, lost, at)
+        self._planned = (book, lost, at, found)
+        return found
 
     async def _try_fetch(self) -> None:
         try:
@@ -147,7 +168,7 @@ class Ven:
             self._failures, self.trouble = 0, ""
 
     async def _tell(self) -> None:
-        found = self.plan()
+        found = await self._newest_plan()
         reasons = frozenset((note.event_id, note.payload_type, note.why.value) for note in found.notes)
         for note in found.notes:
             if (note.event_id, note.payload_type, note.why.value) not in self._reasons:

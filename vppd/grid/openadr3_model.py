@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
@@ -319,20 +319,37 @@ def read(kind: type[R], raw: Any, naive: NaiveTimes = NaiveTimes.UTC) -> R:
         raise Garbled(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
-def read_all(kind: type[R], raw: Any, naive: NaiveTimes = NaiveTimes.UTC) -> tuple[tuple[R, ...], tuple[Unread, ...]]:
-    """Return the objects of a list and those that make no sense: one of these must not hide the others.
+class Reading(Generic[R]):
+    """Reads lists of one kind again and again: an object that is said as before is the same one, at next to no cost."""
 
-    Raises Garbled when it is no list.
-    """
-    if not isinstance(raw, list):
-        raise Garbled(f"the answer is no list of {kind.__name__.lower()}s")
-    found: list[R] = []
-    unread: list[Unread] = []
-    for entry in raw:
-        try:
-            found.append(read(kind, entry, naive))
-        except Garbled as error:
+    def __init__(self, kind: type[R], naive: NaiveTimes = NaiveTimes.UTC) -> None:
+        self._kind, self._naive = kind, naive
+        self._known: dict[str, tuple[Any, R]] = {}
+
+    def read_all(self, raw: Any) -> tuple[tuple[R, ...], tuple[Unread, ...]]:
+        """Return the objects of a list and those that make no sense: one of these must not hide the others.
+
+        Raises Garbled when it is no list.
+        """
+        if not isinstance(raw, list):
+            raise Garbled(f"the answer is no list of {self._kind.__name__.lower()}s")
+        known, found, unread = {}, list[R](), list[Unread]()
+        for entry in raw:
             said = entry if isinstance(entry, dict) else {}
-            name = said.get("eventName") or said.get("programName") or said.get("event_name") or ""
-            unread.append(Unread(str(said.get("id", ""))[:128], str(name)[:128], str(error)))
-    return tuple(found), tuple(unread)
+            object_id = str(said.get("id", ""))
+            before = self._known.get(object_id)
+            try:
+                one = before[1] if before is not None and before[0] == entry else read(self._kind, entry, self._naive)
+            except Garbled as error:
+                name = said.get("eventName") or said.get("programName") or said.get("event_name") or ""
+                unread.append(Unread(object_id[:128], str(name)[:128], str(error)))
+            else:
+                known[object_id] = (entry, one)
+                found.append(one)
+        self._known = known
+        return tuple(found), tuple(unread)
+
+
+def read_all(kind: type[R], raw: Any, naive: NaiveTimes = NaiveTimes.UTC) -> tuple[tuple[R, ...], tuple[Unread, ...]]:
+    """Return the objects of one list as ``Reading`` does. Raises Garbled when it is no list."""
+    return Reading(kind, naive).read_all(raw)

@@ -15,6 +15,7 @@ from vppd.grid.openadr3_payloads import Ask, Terms, Unfit, ask_of, nothing_asked
 from vppd.grid.openadr3_schedule import (
     IMPORT_LIMIT,
     LIMITS,
+    MOST_PIECES,
     NEVER,
     SUBSCRIPTION,
     Note,
@@ -23,6 +24,7 @@ from vppd.grid.openadr3_schedule import (
     Why,
     fall_back,
     settle,
+    standing,
     unroll,
 )
 from vppd.grid.reasons import Defect
@@ -83,14 +85,19 @@ def plan(book: Book, terms: Terms, at: datetime, seed: str) -> Plan:
     notes = [Note(u.id, "", Why.UNREADABLE, u.sentence) for u in book.unread]
     by_resource: dict[str, list[Piece]] = {terms.site.vpp_id: []}
     programs = {program.id: program for program in book.programs}
-    scene = Scene(at, seed, book.seen, terms.horizon)
-    for event in book.events:
+    scene, count = Scene(at, seed, book.seen, terms.horizon), 0
+    for event in sorted(book.events, key=standing):
         program = programs.get(event.program_id)
         if program is None:
             said = f"its program {event.program_id} is not one that this site takes part in"
             notes.append(Note(event.id, "", Why.UNKNOWN_PROGRAM, said))
             continue
+        if count > MOST_PIECES:
+            said = f"the events before it come to more than {MOST_PIECES} pieces"
+            notes.append(Note(event.id, "", Why.TOO_MANY, said))
+            continue
         pieces, placed = unroll(event, program.interval_period, scene)
+        count += len(pieces)
         fit, told = _fit(pieces, program, terms, book)
         notes += [*placed, *told]
         resources = _resources(event, terms)
@@ -237,7 +244,8 @@ def reconcile(wanted: Sequence[Order], opened: Iterable[Order], issuer: str, at:
     """Return what is to be added and released so that of this issuer's open orders exactly the wanted ones are in force.
 
     An open order stays as it is, with its id and its baseline, when from now on it asks what is wanted. While orders are
-    held up (``hold`` says why) nothing is added, and what is not wanted any more is released all the same.
+    held up (``hold`` says why) nothing is added, and what is not wanted any more is released all the same. What has ended since it
+    was planned is wanted no more.
     """
     ours = [o for o in opened if o.protocol == PROTOCOL and o.issuer == issuer]
     leaving = {o.resource for o in ours if o.kind is OrderKind.RELEASE}  # the cycle has not closed these yet
@@ -248,6 +256,8 @@ def reconcile(wanted: Sequence[Order], opened: Iterable[Order], issuer: str, at:
     new: list[Order] = []
     kept: set[str] = set()
     for order in wanted:
+        if order.interval.end is not None and order.interval.end <= at:
+            continue
         same = (o for o in by_group.get(order.group, ()) if o.order_id not in kept and _same(o, order, at))
         match = next(same, None)
         if match is not None:

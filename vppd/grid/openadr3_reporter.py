@@ -11,7 +11,7 @@ import structlog
 from vppd.config.openadr import OpenAdrConfig
 from vppd.errors import Garbled, Refused, Unreachable
 from vppd.grid.openadr3 import Clock, Ven
-from vppd.grid.openadr3_reports import Figures, due_reports, report_body, unsupported
+from vppd.grid.openadr3_reports import Courses, Figures, due_reports, report_body, unsupported
 from vppd.grid.openadr3_rest import Vtn
 
 EVERY_S = 5.0
@@ -33,6 +33,7 @@ class Reporter:
         self._since = clock.now()
         self._waiting: deque[dict[str, Any]] = deque(maxlen=MOST_WAITING)
         self._told: set[tuple[str, str]] = set()
+        self._courses = Courses()
         self.sent = 0
         """Reports the server has."""
 
@@ -60,13 +61,15 @@ class Reporter:
             if not event.report_descriptors:
                 continue
             seen = book.seen.get(event.id, until)
-            for due in due_reports(event, periods.get(event.program_id), seen, since, until, self._resource):
+            inherited = periods.get(event.program_id)
+            for due in due_reports(event, inherited, seen, since, until, self._resource, self._courses):
                 self._waiting.append(report_body(due, self._config.client_name, self._resource, self._figures))
             for note in unsupported(event):
                 if (note.event_id, note.payload_type) not in self._told:
                     self._told.add((note.event_id, note.payload_type))
                     log.info("openadr_report_not_available", event_id=event.id, payload_type=note.payload_type)
         present = {event.id for event in book.events}
+        self._courses.keep(present)
         self._told = {told for told in self._told if told[0] in present}
         self._since = until
 

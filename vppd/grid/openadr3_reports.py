@@ -7,7 +7,7 @@ first begins; with ``frequency`` -1 one report covers a whole round of intervals
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -74,14 +74,38 @@ class _Course:
             )
 
 
+class Courses:
+    """The intervals of events, worked out once for each event as it stands."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[Event, Period | None, datetime, str, _Course | None]] = {}
+
+    def of(self, event: Event, inherited: Period | None, seen: datetime, seed: str) -> _Course | None:
+        """Return the intervals of an event with their repetitions; None when they never end or say nothing."""
+        known = self._known.get(event.id)
+        if known is None or known[0] is not event or known[1:4] != (inherited, seen, seed):
+            known = self._known[event.id] = (event, inherited, seen, seed, _course(event, inherited, seen, seed))
+        return known[4]
+
+    def keep(self, event_ids: Collection[str]) -> None:
+        """Forget all other events."""
+        self._known = {event_id: known for event_id, known in self._known.items() if event_id in event_ids}
+
+
 def due_reports(
-    event: Event, inherited: Period | None, seen: datetime, since: datetime, until: datetime, seed: str
+    event: Event,
+    inherited: Period | None,
+    seen: datetime,
+    since: datetime,
+    until: datetime,
+    seed: str,
+    courses: Courses | None = None,
 ) -> Iterator[Due]:
     """Yield the reports that have become due after ``since`` and not after ``until``, the newest of them if there are many.
 
     ``seen`` is when the event was first seen: a forecast that was due before is still told once, to a late joiner's server.
     """
-    course = _course(event, inherited, seen, seed)
+    course = (courses or Courses()).of(event, inherited, seen, seed)
     if course is None:
         return
     for descriptor in event.report_descriptors:

@@ -21,7 +21,7 @@ from vppd.grid.openadr3_model import BEGINNING, Duration, Event, Period
 
 NEVER = datetime.max.replace(tzinfo=UTC)
 MOST_PIECES = 10_000
-"""An event that comes to more pieces within the horizon is refused."""
+"""An event that comes to more pieces within the horizon is refused; so are those after events that do together."""
 MANY_VALUED = frozenset({"CURVE", "OLS", "DISPATCH_INSTRUCTION", "CONTROL_SETPOINT"})
 """Payload types whose values belong together; those of all others follow one another."""
 IMPORT_LIMIT = "IMPORT_CAPACITY_LIMIT"
@@ -227,12 +227,16 @@ def _end(at: datetime) -> datetime | None:
     return None if at == NEVER else at
 
 
-def rank(piece: Piece) -> tuple[float, float, tuple[int, ...], int]:
-    """Return a key by which what wins comes first: lower priority number, none last; written last; greater id; later interval."""
-    event = piece.event
+def standing(event: Event) -> tuple[float, float, tuple[int, ...]]:
+    """Return a key by which what wins comes first: lower priority number, none last; written last; greater id."""
     number = math.inf if event.priority is None else float(event.priority)
     written_s = event.written_at.timestamp() if event.written_at else -math.inf
-    return number, -written_s, (*(-ord(c) for c in event.id), 1), -piece.index
+    return number, -written_s, (*(-ord(c) for c in event.id), 1)
+
+
+def rank(piece: Piece) -> tuple[float, float, tuple[int, ...], int]:
+    """Return a key by which what wins comes first: the better standing, then the later interval."""
+    return *standing(piece.event), -piece.index
 
 
 def settle(pieces: Iterable[Piece], subject: Callable[[Piece], Hashable]) -> tuple[tuple[Piece, ...], tuple[Note, ...]]:

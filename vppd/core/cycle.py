@@ -26,6 +26,7 @@ from vppd.core.failsafe import (
 )
 from vppd.core.merit import resting
 from vppd.core.obligations import Obligations, bound_in_force, obligations
+from vppd.core.promised import promised_wh
 from vppd.core.settle import accrue
 from vppd.core.state import Codes, Command, Decision, Demand, Progress, Reason, State
 from vppd.model import Bounds, OrderKind
@@ -152,10 +153,11 @@ def _envelopes(
 ) -> tuple[Envelope, Envelope]:
     """Return what every asset can do for one lease, and what it can hold until the orders end. [W]"""
     own = [d for d in demands if d.asset >= 0]
-    both = (plant.lease_s, horizon(demands, snapshot.at.timestamp()))
+    kept_wh = promised_wh(snapshot, image, plant, demands)
+    both = ((plant.lease_s, None), (horizon(demands, snapshot.at.timestamp()), kept_wh if kept_wh.any() else None))
     now, sustained = (
-        barred(_ordered(envelope(snapshot.readings, image, plant, s), own), verdict.no_discharge, ~image.usable)
-        for s in both
+        barred(_ordered(envelope(snapshot.readings, image, plant, s, wh), own), verdict.no_discharge, ~image.usable)
+        for s, wh in both
     )
     return now, sustained
 

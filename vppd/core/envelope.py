@@ -19,16 +19,18 @@ class Envelope:
     upper_w: Floats
 
 
-def envelope(readings: Readings, image: Image, plant: Plant, sustain_s: float) -> Envelope:
+def envelope(
+    readings: Readings, image: Image, plant: Plant, sustain_s: float, kept_wh: Floats | None = None
+) -> Envelope:
     """Return the range each usable asset can hold for ``sustain_s``; others have the range [0, 0]. [W]
 
     Storage: its rating, what the device allows, and the energy above reserve plus margin (below full) spread over the
-    time. Others: from what they would draw down to what may be shed.
+    time, less what it keeps (``kept_wh``, (n,)). Others: from what they would draw down to what may be shed.
     """
     storage = is_storage(plant)
     declared_lower_w = np.where(np.isfinite(readings.lower_w), readings.lower_w, -np.inf)
     declared_upper_w = np.where(np.isfinite(readings.upper_w), readings.upper_w, np.inf)
-    lower_w, upper_w = _storage(image, plant, sustain_s)
+    lower_w, upper_w = _storage(image, plant, sustain_s, kept_wh)
     shed_w = readings.tier_shed_w[:, 1:].sum(axis=1)
     free_w = image.available_w
     # A generating asset is free at its available power (negative) and can be held back towards 0.
@@ -41,13 +43,15 @@ def envelope(readings: Readings, image: Image, plant: Plant, sustain_s: float) -
     return Envelope(np.where(image.usable, lower_w, 0.0), np.where(image.usable, upper_w, 0.0))
 
 
-def _storage(image: Image, plant: Plant, sustain_s: float) -> tuple[Floats, Floats]:
+def _storage(image: Image, plant: Plant, sustain_s: float, kept_wh: Floats | None) -> tuple[Floats, Floats]:
     """Return the range storage can hold for ``sustain_s`` by rating and energy. [W]"""
     hours = sustain_s / 3600.0
     spare_frac = np.maximum(image.soc_frac - plant.reserve_frac - SOC_MARGIN_FRAC, 0.0)
     room_frac = np.where(image.soc_stale, 0.0, 1.0 - image.soc_frac)
     capacity_wh = np.nan_to_num(plant.capacity_wh)
     down_w = spare_frac * capacity_wh * plant.efficiency_frac / hours
+    if kept_wh is not None:
+        down_w = np.maximum(down_w - kept_wh / hours, 0.0)
     up_w = room_frac * capacity_wh / plant.efficiency_frac / hours
     return np.maximum(plant.rated_lower_w, -down_w), np.minimum(plant.rated_upper_w, up_w)
 

@@ -212,3 +212,10 @@ async def test_what_waits_too_long_gives_way(path: Path, stubborn: list[str], mo
         await history.flush()
         history.record(step(10), ("x",), np.array([10.0]))
     assert np.flatnonzero(np.isfinite(read(path, "x", AT, STEP_S, 11))).tolist() == [6, 7, 8, 9, 10]
+
+
+async def test_a_first_start_can_be_read_at_once(path: Path) -> None:
+    """Before anything has been measured there is a file, and nothing in it: forecasts need not wait for a first mean."""
+    async with open_history(path) as history:
+        await history.flush()
+        assert np.isnan(read(path, "load/a", AT, STEP_S, 3)).all()

@@ -133,6 +133,7 @@ class History:
             pass
 
     def _run(self) -> None:
+        self._write(deque())  # whoever reads finds a file, empty or not
         ending = False
         while not ending:
             self._wake.wait()

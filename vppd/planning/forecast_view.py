@@ -9,8 +9,10 @@ from typing import Any
 from vppd.core.outlook import Outlook
 from vppd.snapshot import Floats
 
-SHOWN_VALUES = 20_000
-"""The view shows so many numbers; series beyond them come without."""
+SHOWN_FRAC = (0.1, 0.5, 0.9)
+"""The levels that are shown. [0-1]"""
+SHOWN_VALUES = 12_000
+"""The view shows so many numbers; series beyond them come without, so that nobody waits for it."""
 
 
 def forecasts_view(
@@ -22,19 +24,25 @@ def forecasts_view(
         row = {k: one[k] for k in ("name", "source", "reason", "filled")} | {"instead": one.get("instead")}
         found = outlook.get(one["name"])
         if found is not None:
-            left -= found.forecast.values.size
+            rows = [found.forecast.at(level) for level in SHOWN_FRAC]
+            left -= len(rows) * found.forecast.values.shape[1]
             row |= {
                 "made_at": found.made_at.isoformat(),
                 "start": found.start.isoformat(),
                 "step_s": found.forecast.step_s,
-                "levels": list(found.forecast.levels),
-                "values": _rows(found.forecast.values) if left >= 0 else None,
-                "score": one["score"],
+                "levels": list(SHOWN_FRAC),
+                "values": _rows(rows) if left >= 0 else None,
+                "score": _score(one["score"], found.forecast.levels),
             }
         shown.append(row)
     return {"made_at": now.isoformat(), "took_s": round(took_s, 3), "series": shown}
 
 
-def _rows(values: Floats) -> list[list[float | None]]:
+def _score(score: Mapping[str, Any], levels: Sequence[float]) -> dict[str, Any]:
+    """Return a score with the coverage of the levels that are shown."""
+    return dict(score) | {"coverage": [score["coverage"][levels.index(level)] for level in SHOWN_FRAC]}
+
+
+def _rows(values: Sequence[Floats]) -> list[list[float | None]]:
     """Return numbers with six digits, None where there is none."""
-    return [[float(f"{x:.6g}") if x == x else None for x in row] for row in values.tolist()]
+    return [[float(f"{x:.6g}") if x == x else None for x in row.tolist()] for row in values]

@@ -284,7 +284,32 @@ def test_negative_prices_hold_pv_back() -> None:
     plan = planned(world, assembled(world, series))
     found_w = wishes(plan, START + timedelta(hours=12), world.readings, DEFERS, world.plant)
     assert found_w is not None
+    assert np.isnan(found_w[world.index("pv-b")]), "holding PV back costs 100 per MWh of its own"
+    series |= {"price/export": outlook("price/export", by_hour([0.0] * 10 + [-300e-6] * 4 + [0.0] * 10))}
+    plan = planned(world, assembled(world, series))
+    found_w = wishes(plan, START + timedelta(hours=12), world.readings, DEFERS, world.plant)
+    assert found_w is not None
     assert found_w[world.index("pv-b")] > -140e3
+
+
+def test_nothing_is_curtailed_for_nothing() -> None:
+    """What nobody pays for is exported as far as may be: within the limits of its feed and of the site."""
+    world = world_at(0.9)
+    series = a_day() | {
+        "load/main-b": outlook("load/main-b", flat(0.0)),
+        "compute/hall-b": outlook("compute/hall-b", flat(10e3)),
+        "generation/pv-b": outlook("generation/pv-b", sunny(150e3)),
+        "price/import": outlook("price/import", flat(80e-6)),
+    }
+    series = {name: o for name, o in series.items() if "hall-b/tier" not in name}
+    plan = planned(world, assembled(world, series))
+    noon, pv = 48, world.index("pv-b")
+    given_w = -plan.timetable.power_w[pv]
+    on_b_w = np.nan_to_num(plan.timetable.power_w[[pv, world.index("hall-b"), world.index("bess-b")]]).sum(axis=0)
+    assert on_b_w.min() == pytest.approx(-99e3)
+    assert given_w[noon] >= 109e3 - 1.0
+    assert given_w[30] == pytest.approx(sunny(150e3)[30])
+    assert plan.timetable.renewable_w[noon] == pytest.approx(given_w[noon])
 
 
 # ---- what is owed ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from vppd.core.outlook import Outlook
 from vppd.core.timetable import Timetable
 from vppd.errors import Refused, Unreachable
 from vppd.model import Interval, Obligation, OrderKind
+from vppd.planning.deferral import Ledger
 from vppd.planning.plan_worker import answered, relaxed
 from vppd.planning.planner import APART_S, STALE_S, Planner
 from vppd.runtime.apart import apart
@@ -205,6 +207,38 @@ async def test_the_view_shows_planned_and_measured() -> None:
     assert {asset["id"] for asset in view["assets"]} >= {"bess-b", "pv-b", "hall-a", "hall-b"}
     assert view["missing"] == []
     assert view["status"] == "optimal"
+
+
+@pytest.mark.looptime
+async def test_what_waits_outlives_a_restart(tmp_path: Path) -> None:
+    """Owed work and the month's peak are in the next process as they were; a file that makes no sense is told and left out."""
+    clock, world, file = LoopClock(START + timedelta(hours=16)), World(), tmp_path / "plan.json"
+    series = outlooks({name: o.forecast.values[0] for name, o in a_day().items()}, START)
+
+    async def solve(_module: str, document: Mapping[str, Any], _limit_s: float) -> Any:
+        return answered(document)
+
+    def planner() -> Planner:
+        terms = PlanningConfig(time_limit_s=5.0)
+        return Planner(terms, STEP_S, world.plant, lambda: series, lambda _: (), clock, solve=solve, file=file)
+
+    first = planner()
+    task = asyncio.create_task(first.run())
+    for _ in range(24):
+        decision = world.step()
+        world.readings.power_w[world.index("hall-a")] = 200e3
+        snapshot = Snapshot(clock.now(), clock.mono_s(), world.readings)
+        world.readings.mono_s[:] = clock.mono_s()
+        first.take(snapshot, decision)
+        await asyncio.sleep(300.0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert first.ledger.owed
+    again = planner()
+    assert again.ledger == first.ledger
+    assert again.view()["waiting"] == first.view()["waiting"]
+    file.write_bytes(b"{")
+    assert planner().ledger == Ledger()
 
 
 def test_the_relaxed_problem_always_has_a_plan() -> None:

@@ -46,11 +46,9 @@ def plan_of(assembled: Assembled, answer: Mapping[str, Any], made_at: datetime, 
         if np.abs(row["power_w"]).max() >= IDLE_W:  # storage that the plan has no use for rests as without a plan
             power_w[i] = row["power_w"]
         energy_wh[i] = row["energy_wh"]
-    renewable_w = np.zeros(h)
-    for i, entry in zip(assembled.sources, assembled.document["renewables"], strict=True):
-        given_w = np.asarray(answer["renewables"][plant.asset_ids[i]])
-        power_w[i], curtailed_w[i] = -given_w, np.asarray(entry["available_w"]) - given_w
-        renewable_w += given_w
+    given, import_w = _given(assembled, answer, plant)
+    for i, (given_w, available_w) in given.items():
+        power_w[i], curtailed_w[i] = -given_w, available_w - given_w
     found = tuple((c, np.asarray(answer["flexible_loads"][c.key.name])) for c in assembled.chunks)
     for i in assembled.clusters:
         power_w[i], waits_w[i] = assembled.fixed_w[i], 0.0
@@ -66,13 +64,42 @@ def plan_of(assembled: Assembled, answer: Mapping[str, Any], made_at: datetime, 
         asset_ids=plant.asset_ids,
         power_w=power_w,
         energy_wh=energy_wh,
-        import_w=np.asarray(answer["import_w"], dtype=np.float64),
-        renewable_w=renewable_w,
+        import_w=import_w,
+        renewable_w=np.sum([given_w for given_w, _ in given.values()], axis=0) if given else np.zeros(h),
         cost=float(answer["cost"]),
         conflicts=tuple(answer["conflicts"]),
     )
     price = np.asarray(assembled.document["price_import_per_wh"])
     return Plan(timetable, assembled, found, waits_w, curtailed_w, price, float(answer["solve_s"]), answer["gap"])
+
+
+def _given(
+    assembled: Assembled, answer: Mapping[str, Any], plant: Plant
+) -> tuple[dict[int, tuple[Floats, Floats]], Floats]:
+    """Return what each source gives and could give, and the site's import, with nothing curtailed that costs less to export. [W]
+
+    To the solver a Wh that nobody pays for is worth nothing, exported or not; holding a source back has a cost of its own.
+    """
+    document, found = assembled.document, {}
+    import_w = np.array(answer["import_w"], dtype=np.float64)
+    feed_w = {tag: np.array(w, dtype=np.float64) for tag, w in answer["feeds"].items()}
+    export_max_w = {feed["tag"]: feed["export_max_w"] for feed in document["feeds"] if "export_max_w" in feed}
+    price = np.asarray(document["price_export_per_wh"])
+    for i, entry in zip(assembled.sources, document["renewables"], strict=True):
+        name, available_w = plant.asset_ids[i], np.asarray(entry["available_w"])
+        given_w = np.array(answer["renewables"][name], dtype=np.float64)
+        above = [feed["tag"] for feed in document["feeds"] if name in feed["members"] and feed["tag"] in export_max_w]
+        room_w = import_w + document["site"]["export_max_w"]
+        for tag in above:
+            room_w = np.minimum(room_w, feed_w[tag] + export_max_w[tag])
+        more_w = np.where(
+            price > -plant.wear_cost_per_wh[i], np.clip(available_w - given_w, 0.0, np.maximum(room_w, 0.0)), 0.0
+        )
+        import_w -= more_w
+        for tag in above:
+            feed_w[tag] -= more_w
+        found[i] = (given_w + more_w, available_w)
+    return found, import_w
 
 
 def wishes(plan: Plan, at: datetime, readings: Readings, defers: tuple[bool, ...], plant: Plant) -> Floats | None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Never
 
 import numpy as np
@@ -17,16 +18,18 @@ from vppd.core.headroom import narrowed, standing
 from vppd.core.outlook import Outlook
 from vppd.core.state import Decision
 from vppd.core.timetable import Timetable
-from vppd.errors import Refused, Unreachable
+from vppd.errors import Garbled, Refused, Unreachable
 from vppd.model import Obligation
 from vppd.planning.answer import Plan, plan_of, wishes
 from vppd.planning.assemble import assemble
 from vppd.planning.deferral import SECONDS, Ledger, Measured, settled
 from vppd.planning.known import Moment
+from vppd.planning.plan_file import Kept, packed, read
 from vppd.planning.plan_view import plan_view
 from vppd.planning.tally import Planned, Step, Tally
 from vppd.runtime.apart import apart
 from vppd.runtime.clock import Clock
+from vppd.runtime.curtail_file import write
 from vppd.snapshot import Floats, Plant, Snapshot
 
 WORKER = "vppd.planning.plan_worker"
@@ -56,8 +59,12 @@ class Planner:
         obligations: Callable[[datetime], Sequence[Obligation]],
         clock: Clock,
         solve: Solve = apart,
+        file: Path | None = None,
     ) -> None:
-        """``step_s``: of the forecasts' grid [s]; ``obligations``: those that are not over at a moment."""
+        """``step_s``: of the forecasts' grid [s]; ``obligations``: those that are not over at a moment.
+
+        ``file`` keeps what waits, and the peak that will be billed, over a restart.
+        """
         self._config, self._step_s, self._plant, self._clock = config, step_s, plant, clock
         self._outlook, self._obligations, self._solve = outlook, obligations, solve
         self._defers = tuple(hours > 0.0 for hours in config.defer_h)
@@ -74,6 +81,8 @@ class Planner:
         self.rounds = 0
         self.took_s = 0.0
         """The last round, all in all. [s]"""
+        self._file, self._unwritten = file, False
+        self._restore()
 
     # ---- what others ask -------------------------------------------------------------------------------------------
 
@@ -139,6 +148,7 @@ class Planner:
             self._woken.clear()
             began_s = self._clock.mono_s()
             await self.round()
+            await self._keep()
             await asyncio.sleep(APART_S)
             left_s = (AGAIN_S if self.reason else self._config.replan_s) - (self._clock.mono_s() - began_s)
             with suppress(TimeoutError):
@@ -188,6 +198,31 @@ class Planner:
             self.ledger, index or 0, chunks, _measured(step, self._plant), budgets,
             start + timedelta(seconds=self._step_s), self._step_s / SECONDS,
         )  # fmt: skip
+        self._unwritten = True
+
+    def _restore(self) -> None:
+        """Go on with what an earlier process left."""
+        if self._file is None:
+            return
+        try:
+            kept = read(self._file)
+        except Garbled as error:
+            log.error("deferred_work_forgotten", reason=str(error))
+            return
+        if kept is not None:
+            self.ledger = kept.ledger
+            self._tally.month, self._tally.peak_w = kept.month, kept.peak_w
+
+    async def _keep(self) -> None:
+        if self._file is None or not self._unwritten:
+            return
+        self._unwritten = False
+        blob = packed(Kept(self.ledger, self._tally.month, self._tally.peak_w))
+        try:
+            await asyncio.to_thread(write, self._file, blob)
+        except OSError as error:
+            self._unwritten = True
+            log.error("deferred_work_not_kept", reason=str(error))
 
     def _tell(self, reason: str) -> None:
         if reason and reason != self.reason:

@@ -61,8 +61,8 @@ class Tally:
         """Beginning of the present step, None before the first cycle."""
         self.stored_wh = np.full(n, np.nan)
         """(n,) energy at the first cycle of the present step. [Wh]"""
-        self.peak_w = 0.0
-        """The highest import of a step so far. [W]"""
+        self.month, self.peak_w = "", 0.0
+        """The highest import of a step in this month so far. [W]"""
         self._sums, self._covered_s = np.zeros((3, n)), np.zeros((3, n))
         self._sums_before, self._covered_before_s = self._sums, self._covered_s
         self._mono_s = -np.inf
@@ -96,6 +96,9 @@ class Tally:
             planned=planned,
         )
         self.steps.append(found)
+        month = f"{start:%Y-%m}"
+        if month != self.month:
+            self.month, self.peak_w = month, 0.0
         if np.isfinite(found.import_w):
             self.peak_w = max(self.peak_w, found.import_w)
         return found

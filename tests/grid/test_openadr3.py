@@ -394,6 +394,21 @@ async def test_orders_are_on_disk_before_they_are_in_force(tmp_path: Path) -> No
         assert await settle() == [(OrderKind.RELEASE, opened.order_id)]
 
 
+async def test_orders_are_given_when_they_come_near(tmp_path: Path) -> None:
+    """Of a long schedule only what begins soon becomes orders; the rest follows in its time, and nothing twice."""
+    steps = [{"id": i, "payloads": [{"type": "IMPORT_CAPACITY_LIMIT", "values": [100 + i]}]} for i in range(24)]
+    async with rig(tmp_path) as r, open_ledger(tmp_path / "ledger.db") as ledger:
+        register, taken = Register(ledger), list[Order]()
+        r.server.add_event("e", "IMPORT_CAPACITY_LIMIT", 0, intervals=steps, intervalPeriod=HOUR)
+        await r.ven.fetch()
+        desk = Desk(ledger, lambda: register.orders, register.catch_up, lambda: "", taken.extend, lambda _: None)
+        for hours, count in ((0, 6), (0, 6), (1, 7), (2, 9), (0, 9)):
+            r.clock.advance(3600 * hours)
+            await carry_out(desk, "openadr", News(r.ven.plan(), r.clock.now(), known=True))
+            assert len(taken) == count
+        assert {order.kind for order in taken} == {OrderKind.LIMIT}
+
+
 def test_the_configuration_refuses_what_is_not_safe(tmp_path: Path) -> None:
     """Plain http without a lab, a secret in the file, and a loss time shorter than two polls are refused."""
     good = {"url": "https://vtn.test/3.1", "client_id": "x", "client_secret_file": tmp_path / "s"}

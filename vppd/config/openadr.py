@@ -69,6 +69,8 @@ class OpenAdrConfig(Table):
     fallback_limit_w: NonNegative | None = None
     discard_after_outage: bool = False
     """After an outage of the grid, seen by every UPS having been on battery, limits are void until they have been fetched again."""
+    ahead_h: Annotated[float, Field(ge=2.0, le=8784.0)] = 6.0
+    """Orders are put on disk so long before they begin; a restart without the server knows of no later ones."""
     horizon_h: Annotated[float, Field(ge=1.0, le=8784.0)] = 48.0
 
     @model_validator(mode="after")

@@ -30,6 +30,8 @@ REST_S = 0.25
 """Least time between two fetches, however often the doorbell rings. [s]"""
 RETRY_FIRST_S = 1.0
 COMMIT_RETRY_S = 1.0
+AHEAD = timedelta(hours=6)
+"""Orders are given so long before they begin: each one that is open costs every cycle a little."""
 PLAN_KEPT = timedelta(minutes=5)
 """While nothing is changed at the server, a plan is made anew so often, for what comes into its horizon."""
 
@@ -216,9 +218,10 @@ class Desk:
     """Tell the failsafe whether commits fail."""
 
 
-async def carry_out(desk: Desk, issuer: str, news: News) -> Changes:
-    """Make the open orders what the plan wants: first on disk, then in force. Raises Garbled when the ledger is corrupt."""
-    changes = reconcile(news.plan.orders, desk.opened(), issuer, news.at, desk.hold())
+async def carry_out(desk: Desk, issuer: str, news: News, ahead: timedelta = AHEAD) -> Changes:
+    """Make the open orders what the plan wants until ``ahead``: first on disk, then in force. Raises Garbled when the ledger is corrupt."""
+    near = [order for order in news.plan.orders if order.interval.start < news.at + ahead]
+    changes = reconcile(near, desk.opened(), issuer, news.at, desk.hold())
     if not news.known:
         changes = replace(changes, releases=())
     orders = (*changes.releases, *changes.orders)

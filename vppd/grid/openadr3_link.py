@@ -7,7 +7,7 @@ are on disk and changes none of them before the server has answered.
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -129,7 +129,8 @@ class OpenAdrLink:
 
     async def _deliver(self, news: News) -> None:
         self._news = news
-        self._changes = await carry_out(self._desk, self._config.issuer, news)
+        ahead = timedelta(hours=self._config.ahead_h)
+        self._changes = await carry_out(self._desk, self._config.issuer, news, ahead)
         if self._ven is not None and self._doorbell is not None:
             self._doorbell.programs(program.id for program in self._ven.book.programs)
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 
 def market_table(found: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print products, the next gates, what is on offer, and what is not and why."""
+    """Print products, the next gates, what is on offer, and what is not and why; times are UTC."""
     out = console or Console()
     if found["trouble"]:
         out.print(f"[red]Offers could not be computed: {found['trouble']}[/]")
@@ -20,18 +20,16 @@ def market_table(found: Mapping[str, Any], console: Console | None = None) -> No
             entry["name"], entry["market"], entry["dispatch"], "yes" if entry["offered"] else entry["why_not"]
         )
     out.print(products)
-    gates = Table("gate closes", "product", "delivery from", "until")
+    gates = Table("next gate", "product", "delivery")
     for gate in found["next_gates"]:
-        gates.add_row(_time(gate["closes_at"]), gate["product"], _time(gate["start"]), _time(gate["end"]))
+        gates.add_row(_time(gate["closes_at"]), gate["product"], _slot(gate))
     out.print(gates)
-    offers = Table("delivery from", "product", "power", "awarded", "price per MWh", "state", "revision", "missing")
+    offers = Table("delivery", "product", "kW", "awarded", "per MWh", "state", "missing")
     for offer in found["offers"]:
         missing_w = found["short_w"].get(f"offered/{offer['bid_id']}")
-        offers.add_row(
-            _time(offer["start"]), offer["product"], _kw(offer["power_w"]), _kw(offer["awarded_w"]),
-            " .. ".join(dict.fromkeys((offer["price_per_mwh"][0], offer["price_per_mwh"][-1]))), offer["state"],
-            str(offer["revision"]), _kw(missing_w),
-        )  # fmt: skip
+        prices = "-".join(dict.fromkeys((offer["price_per_mwh"][0], offer["price_per_mwh"][-1])))
+        row = (_slot(offer), offer["product"], _kw(offer["power_w"]), _kw(offer["awarded_w"]), prices)
+        offers.add_row(*row, f"{offer['state']} ({offer['revision']})", _kw(missing_w))
     out.print(offers)
     for entry in found["not_offered"]:
         out.print(f"{entry['product']} at {_time(entry['start'])} is not offered: {entry['reason']}")
@@ -39,9 +37,14 @@ def market_table(found: Mapping[str, Any], console: Console | None = None) -> No
         out.print(f"{asset} is not counted on: {reason}")
 
 
+def _slot(entry: Mapping[str, Any]) -> str:
+    return f"{_time(entry['start'])}-{entry['end'][11:16]}"
+
+
 def _time(text: str) -> str:
-    return text[:16].replace("T", " ")
+    """Return month, day and time (UTC)."""
+    return text[5:16].replace("T", " ")
 
 
 def _kw(power_w: float | None) -> str:
-    return "" if not power_w else f"{power_w / 1e3:.1f} kW"
+    return "" if not power_w else f"{power_w / 1e3:.1f}"

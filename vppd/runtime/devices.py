@@ -9,7 +9,7 @@ from functools import partial
 
 from vppd.config.load import Config
 from vppd.config.plant import STORAGE, AssetConfig
-from vppd.model import Applied, Kind, Setpoint
+from vppd.model import Kind, Setpoint
 from vppd.ports import Planner, Window
 from vppd.runtime.actuator import Actuator
 from vppd.runtime.clock import Clock
@@ -66,11 +66,6 @@ class Devices:
     def reserve(self, asset_id: str, windows: Sequence[Window]) -> None:
         """Have a cluster's scheduler, if it can, keep power free in these windows and no others; returns at once."""
         self._windows[asset_id].want(windows)
-
-    @property
-    def reserved(self) -> Mapping[str, tuple[Applied, ...]]:
-        """What each cluster keeps free of the windows it was asked for, once it has answered. [W]"""
-        return {asset_id: windows.kept for asset_id, windows in self._windows.items()}
 
     def shed_first(self, assets: Iterable[int]) -> list[tuple[str, float]]:
         """Return the nodes that could be throttled on some assets, the first to shed first: (name, power [W])."""

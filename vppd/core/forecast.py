@@ -20,8 +20,6 @@ HELD_BACK_FRAC = 0.3
 LEAST_ERRORS = 30
 """With fewer errors of a time of day, those of all times of day are taken."""
 PARTS_OF_DAY = 6
-PATH_SPREAD_S = 2 * 3_600.0
-"""Joint paths are those of origins at the time of day it is now, give or take this: night errors say nothing of noon. [s]"""
 LEAD_EDGES_S = (900.0, 3_600.0, 4 * 3_600.0, 12 * 3_600.0, 24 * 3_600.0)
 """Errors are told apart by how far ahead they were made. [s]"""
 
@@ -63,7 +61,7 @@ class Forecast:
     """(q, h) in the units of the series, non-decreasing along the levels; NaN where nothing can be said."""
     score: Score
     paths: Floats
-    """(i, h) what the steps would be if the errors made from past origin i were made again, oldest origin first; NaN where unknown.
+    """(i, h) what the steps would be if the errors made at this time on past day i were made again, oldest first; NaN where unknown.
 
     With histories of one length, grid and trial, row i is the same past moment in every series: rows are joint samples.
     """
@@ -149,9 +147,9 @@ def _origins(t: int, steps: int, grid: Grid, trial: Trial) -> Ints:
 
 
 def _alike(t: int, steps: int, grid: Grid, trial: Trial) -> Bools:
-    """Say which origins are at about the time of day it is now, (o,)."""
+    """Say which origins are at the time of day it is now: what went wrong at night says nothing of noon."""
     apart = np.abs(t - 1 - _origins(t, steps, grid, trial)) % grid.day
-    return np.asarray(np.minimum(apart, grid.day - apart) * grid.step_s <= PATH_SPREAD_S)
+    return np.asarray(np.minimum(apart, grid.day - apart) * grid.step_s <= 0.5 * trial.every_s)
 
 
 def _back_test(method: Method, history: Floats, steps: int, grid: Grid, trial: Trial) -> _Errors:

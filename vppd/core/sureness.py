@@ -15,9 +15,9 @@ import numpy as np
 from vppd.core.bidding import EPSILON_FRAC, Reading, overbid_frac, sure_w
 from vppd.snapshot import Floats
 
-AIM_FRAC = 0.8
+AIM_FRAC = 0.7
 """So much of the accepted misses is aimed at."""
-RATE_FRAC = 0.01
+RATE_FRAC = 0.02
 """A miss of all moves epsilon by this."""
 LEAST_ROWS = 10
 """Fewer samples say nothing about one in ten; one alone is what is known for sure."""
@@ -39,7 +39,7 @@ def volume_w(samples_w: Floats, reading: Reading, epsilon_frac: float) -> float:
 
 def careful_epsilon(slots_w: Iterable[Floats], reading: Reading, promised_frac: float = EPSILON_FRAC) -> float:
     """Return the epsilon that the samples of several slots teach, each (i, m) with the oldest first, NaN where unknown."""
-    slots = [samples_w for samples_w in slots_w if np.nanmax(samples_w, initial=0.0) > 0.0]
+    slots = [samples_w for samples_w in slots_w if np.nan_to_num(samples_w).max(initial=0.0) > 0.0]
     epsilon_frac = AIM_FRAC * promised_frac
     for row in range(LEAST_ROWS, max((len(samples_w) for samples_w in slots), default=0)):
         for samples_w in slots:
@@ -66,7 +66,9 @@ def is_enough(samples_w: Floats) -> bool:
 def _after(samples_w: Floats, row: int, reading: Reading, epsilon_frac: float, promised_frac: float) -> float:
     """Return epsilon after one more sample came true; as before where too little was known."""
     past_w = known_rows(samples_w[:row])
-    if len(past_w) < LEAST_ROWS or not np.isfinite(samples_w[row]).all():
+    if len(past_w) < LEAST_ROWS or not len(known_rows(samples_w[row : row + 1])):
         return epsilon_frac
     offer_w = volume_w(past_w, reading, epsilon_frac)
+    if offer_w <= 0.0 <= epsilon_frac:
+        return epsilon_frac  # nothing was to be sold, so nothing was learned
     return adapted(epsilon_frac, overbid_frac(offer_w, samples_w[row : row + 1], reading), promised_frac)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.planning.plan_rig import DAY, STEP_S, a_day, by_hour, flat, moment_of, outlook, sunny
 from vppd.config.planning import PlanningConfig
@@ -310,6 +312,63 @@ def test_nothing_is_curtailed_for_nothing() -> None:
     assert given_w[noon] >= 109e3 - 1.0
     assert given_w[30] == pytest.approx(sunny(150e3)[30])
     assert plan.timetable.renewable_w[noon] == pytest.approx(given_w[noon])
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data(), soc_frac=st.floats(0.05, 1.0), minutes=st.integers(0, 1439), scale=st.floats(0.0, 3.0))
+def test_whatever_is_known_there_is_a_plan(data: st.DataObject, soc_frac: float, minutes: int, scale: float) -> None:
+    """Any of the forecasts may be missing, end early or be far off, anything may be owed or sold: a plan comes of it."""
+    world = world_at(soc_frac)
+    world.at = START + timedelta(minutes=minutes)
+    series = a_day()
+    for name in sorted(series):
+        what = data.draw(st.sampled_from(["as it is", "missing", "short", "scaled"]), label=name)
+        values = np.array(series[name].forecast.values[0])
+        if what == "missing":
+            del series[name]
+        elif what == "short":
+            values[minutes // 15 + data.draw(st.integers(0, 60)) :] = np.nan
+            series[name] = outlook(name, values)
+        elif what == "scaled":
+            series[name] = outlook(name, values * scale)
+    owed = {
+        Key(hall, tier, START + timedelta(hours=data.draw(st.integers(0, 40)))): Owed(
+            data.draw(st.floats(0.0, 3e5)), 6e4
+        )
+        for hall in ("hall-a", "hall-b")
+        for tier in (2, 3)
+    }
+    begin = START + timedelta(minutes=data.draw(st.integers(0, 2000)))
+    sold = tuple(
+        Obligation(f"a{k}", "b", "tso", "p", where, way, Interval(begin, begin + timedelta(hours=2)), power_w)
+        for k, (where, way, power_w) in enumerate(
+            data.draw(
+                st.lists(
+                    st.tuples(
+                        st.sampled_from(["dc1", "main-b", "bess-b"]),
+                        st.sampled_from(["up", "down"]),
+                        st.floats(1e3, 1e6),
+                    ),
+                    max_size=2,
+                )
+            )
+        )
+    )
+    plan = planned(world, assembled(world, series, obligations=sold, owed=owed))
+    table, n = plan.timetable, len(world.plant.asset_ids)
+    assert table.status in ("optimal", "incumbent", "heuristic")
+    assert table.power_w.shape == (n, table.steps) == plan.waiting_w.shape
+    assert np.isfinite(table.import_w).all()
+    halls = [world.index("hall-a"), world.index("hall-b")]
+    own_w = np.asarray(plan.assembled.document["inflexible_load_w"])
+    fixed_w = sum(plan.assembled.fixed_w.values(), np.zeros(table.steps))
+    moved_w = np.nan_to_num(table.power_w).sum(axis=0) + own_w - fixed_w
+    used = np.isfinite(table.energy_wh).any(axis=1) == np.isfinite(table.power_w).any(axis=1)
+    if used[halls[0] - 3 : halls[0] - 1].all():  # no storage was left to itself
+        np.testing.assert_allclose(moved_w, table.import_w, atol=10.0)
+    found_w = wishes(plan, world.at, world.readings, DEFERS, world.plant)
+    assert found_w is not None
+    assert np.isnan(found_w[[world.index("poi-a"), world.index("poi-b")]]).all()
 
 
 # ---- what is owed ----------------------------------------------------------------------------------------------------

@@ -87,6 +87,7 @@ def _ahead(plan: Plan, plant: Plant, after: datetime | None) -> list[dict[str, A
             "measured_import_w": None,
             "measured_renewable_w": None,
             "planned_w": _known(plant, table.power_w[:, k]),
+            "stored_wh": _known(plant, table.energy_wh[:, k]),
             "measured_w": {},
         }
         for k, start in enumerate(table.starts())

@@ -152,7 +152,8 @@ class GridLinks:
                 return found.hold or ("" if found.clock_ok else "the clock of this machine is not synchronised")
 
             desk = OpenAdrDesk(ledger, lambda: records.orders, records.catch_up, hold, inbox.take, vitals.ledger)
-            self.openadr = OpenAdrLink(config.openadr, site_of(config), plant, clock, desk, outlooks)
+            figures = config.site.state_dir / "openadr-figures-1.bin"
+            self.openadr = OpenAdrLink(config.openadr, site_of(config), plant, clock, desk, outlooks, figures)
 
     @property
     def connected(self) -> bool:

@@ -339,6 +339,36 @@ async def test_reports_reach_the_server_and_wait_for_it(tmp_path: Path) -> None:
         assert slot["payloads"] == [{"type": "USAGE", "values": [2.5]}]
 
 
+async def test_reports_of_the_time_while_we_were_away(tmp_path: Path) -> None:
+    """A new process tells what became due since the newest report that the server has, and nothing twice; a new site tells no past."""
+    async with rig(tmp_path) as r:
+        course = {"intervalPeriod": HOUR | {"duration": "PT5M"}, "duration": "P1D"}
+        wanted = [{"payloadType": "USAGE", "frequency": 1, "repeat": -1}]
+        for event_id in ("e", "other"):
+            r.server.add_event(event_id, "PRICE", 1, reportDescriptors=wanted, **course)
+
+        async def process(minutes: int) -> list[str]:
+            """Live for a while, and return the due times of what the server has of the first event by then."""
+            await r.ven.fetch()
+            reporter = Reporter(r.link, r.ven, config(r.server, tmp_path), "site-1", lambda *_: 1.0, r.clock)
+            await reporter.look_back()
+            reporter.collect()
+            await reporter.send()
+            r.clock.advance(60 * minutes)
+            reporter.collect()
+            await reporter.send()
+            return [report["reportName"][-13:-8] for report in r.server.reports if report["eventID"] == "e"]
+
+        r.clock.advance(12 * 60)
+        assert await process(10) == ["12:15", "12:20"]
+        r.server.reports = [report for report in r.server.reports if report["eventID"] == "e"]
+        r.clock.advance(15 * 60)
+        before = ["12:15", "12:20", "12:25", "12:30", "12:35"]
+        assert await process(4) == [*before, "12:40"]
+        assert await process(0) == [*before, "12:40"]
+        assert {report["eventID"] for report in r.server.reports[2:5]} == {"e"}
+
+
 async def test_a_report_that_is_refused_does_not_stop_the_next(tmp_path: Path) -> None:
     """What the server refuses is dropped, so that it never stands in the way of later reports."""
     async with rig(tmp_path) as r:

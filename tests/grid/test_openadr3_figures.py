@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +23,9 @@ LOAD_W = 2 * 150e3 + 2 * 300e3
 class Watched:
     """A world whose decisions the figures take."""
 
-    def __init__(self, outlooks: dict[str, Outlook] | None = None) -> None:
+    def __init__(self, outlooks: dict[str, Outlook] | None = None, path: Path | None = None) -> None:
         self.world = World()
-        self.figures = SiteFigures(self.world.plant, lambda: self.world.at, lambda: outlooks or {})
+        self.figures = SiteFigures(self.world.plant, lambda: self.world.at, lambda: outlooks or {}, path)
 
     def run(self, for_s: int) -> None:
         """Let so many cycles of a second pass."""
@@ -148,3 +149,37 @@ def test_memory_is_bounded() -> None:
     watched.world.at = START + steps * MINUTE
     assert watched.told("DEMAND", START, timedelta(seconds=STEP_S)) is None
     assert watched.told("DEMAND", START + (steps - 60) * MINUTE, timedelta(seconds=STEP_S)) is not None
+
+
+def test_a_restart_leaves_no_hole(tmp_path: Path) -> None:
+    """What was measured before is known to the next process; the step in which the old one ended is not counted twice."""
+    path = tmp_path / "figures.bin"
+    first = Watched(path=path)
+    first.run(60)
+    second = Watched()
+    second.world.at, second.world.mono_s = first.world.at, first.world.mono_s
+    second.figures = SiteFigures(second.world.plant, lambda: second.world.at, dict, path)
+    second.run(60)
+    for kind in ("DEMAND", "BASELINE", "LOAD_SHED_DELTA_AVAILABLE"):
+        assert second.power(kind, START, 2 * MINUTE) == pytest.approx(first.power(kind, START), rel=0.01)
+    assert second.power("STORAGE_CHARGE_LEVEL", START) == first.power("STORAGE_CHARGE_LEVEL", START)
+    assert second.told("OPERATING_STATE", START) == "NORMAL"
+
+
+def test_a_damaged_trail_is_no_harm(tmp_path: Path) -> None:
+    """A record cut short, nonsense, and a file that cannot be written leave what is good, and never raise."""
+    path = tmp_path / "figures.bin"
+    first = Watched(path=path)
+    first.run(60)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"\xff" * 100)
+    again = SiteFigures(first.world.plant, lambda: first.world.at, dict, path)
+    assert again("DEMAND", Interval(START, START + MINUTE)) == first.power("DEMAND", START)
+    path.write_bytes(b"nonsense" * 40)
+    assert (
+        SiteFigures(first.world.plant, lambda: first.world.at, dict, path)("DEMAND", Interval(START, START + MINUTE))
+        is None
+    )
+    nowhere = Watched(path=tmp_path / "missing" / "figures.bin")
+    nowhere.run(30)
+    assert nowhere.told("DEMAND", START, timedelta(seconds=20)) is not None

@@ -1,6 +1,7 @@
 """What the site has to report to an OpenADR server: what it measured lately, and what it foresees.
 
-Kept in steps of a few seconds for a little over a day, in memory: an interval that was not measured for the most part is not known.
+Kept in steps of a few seconds for a little over a day, also over a restart: an interval that was not measured for the most part is not
+known.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from vppd.core.envelope import envelope, flexibility
 from vppd.core.failsafe import Severity
 from vppd.core.outlook import MEDIAN_FRAC, Outlook
 from vppd.core.state import Decision
+from vppd.grid.openadr3_trail import Trail
 from vppd.model import TIERS, Interval, Kind
 from vppd.snapshot import KINDS, Plant, Snapshot
 
@@ -35,6 +38,7 @@ SURE_FRAC = 0.1
 MEANS = ("DEMAND", "BASELINE", "LOAD_SHED_DELTA_AVAILABLE", "STORAGE_MAX_CHARGE_POWER", "STORAGE_MAX_DISCHARGE_POWER")
 LEVELS = ("STORAGE_CHARGE_LEVEL", "STORAGE_USABLE_CAPACITY")
 """Of these the last word in an interval counts."""
+_COLUMNS = (*MEANS, *LEVELS)
 _FIRST_SHED_TIER = 1
 
 Outlooks = Callable[[], Mapping[str, Outlook]]
@@ -43,8 +47,10 @@ Outlooks = Callable[[], Mapping[str, Outlook]]
 class SiteFigures:
     """Takes every decision, and answers what the site has to say for a time; an implementation of ``openadr3_reports.Figures``."""
 
-    def __init__(self, plant: Plant, now: Callable[[], datetime], outlooks: Outlooks = dict) -> None:
-        """Prepare; ``outlooks`` returns the newest forecasts by series, none where nothing is foreseen."""
+    def __init__(
+        self, plant: Plant, now: Callable[[], datetime], outlooks: Outlooks = dict, path: Path | None = None
+    ) -> None:
+        """Prepare; ``outlooks`` returns the newest forecasts by series, none where nothing is foreseen. ``path``: kept there."""
         self._plant, self._now, self._outlooks = plant, now, outlooks
         self._storage = is_storage(plant) & plant.controllable
         self._at_s: list[float] = []
@@ -53,6 +59,9 @@ class SiteFigures:
         self._states: list[str] = []
         self._step_s, self._total_w, self._count = -math.inf, 0.0, 0
         self._newest: tuple[Snapshot, Decision] | None = None
+        self._trail, now_s = Trail(path, len(_COLUMNS)), now().timestamp()
+        for at_s, said, state in self._trail.load(now_s - KEPT_S, now_s):
+            self._keep(at_s, dict(zip(_COLUMNS, map(float, said), strict=True)), state)
 
     def take(self, snapshot: Snapshot, decision: Decision) -> None:
         """Note a decision; cheap but once a step."""
@@ -85,11 +94,19 @@ class SiteFigures:
     def _close(self, snapshot: Snapshot, decision: Decision) -> None:
         """Put away the step that is over, with what the last decision in it says."""
         image = self._image(snapshot, decision)
-        self._at_s.append(self._step_s)
-        self._said.append({"DEMAND": self._total_w / self._count, **self._abilities(snapshot, image, SUSTAIN_S)})
-        self._states.append(_operating_state(decision))
-        if self._at_s[0] < self._step_s - KEPT_S - 600.0:  # now and then, not step by step
-            old = bisect_right(self._at_s, self._step_s - KEPT_S)
+        said = {"DEMAND": self._total_w / self._count, **self._abilities(snapshot, image, SUSTAIN_S)}
+        state = _operating_state(decision)
+        self._trail.append(self._step_s, np.array([said.get(name, math.nan) for name in _COLUMNS]), state)
+        self._keep(self._step_s, said, state)
+
+    def _keep(self, at_s: float, said: dict[str, float], state: str) -> None:
+        if self._at_s and at_s <= self._at_s[-1]:
+            return  # the step in which an earlier process ended
+        self._at_s.append(at_s)
+        self._said.append(said)
+        self._states.append(state)
+        if self._at_s[0] < at_s - KEPT_S - 600.0:  # now and then, not step by step
+            old = bisect_right(self._at_s, at_s - KEPT_S)
             for kept in (self._at_s, self._said, self._states):
                 del kept[:old]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -35,13 +36,23 @@ class OpenAdrLink:
     """Holds the link to one server; ``observe`` it with every decision."""
 
     def __init__(
-        self, config: OpenAdrConfig, site: Site, plant: Plant, clock: Clock, desk: Desk, outlooks: Outlooks = dict
+        self,
+        config: OpenAdrConfig,
+        site: Site,
+        plant: Plant,
+        clock: Clock,
+        desk: Desk,
+        outlooks: Outlooks = dict,
+        figures: Path | None = None,
     ) -> None:
-        """Prepare the link; ``outlooks`` returns the newest forecasts by series. Raises ConfigError when certificates cannot be used."""
+        """Prepare the link. Raises ConfigError when certificates cannot be used.
+
+        ``outlooks`` returns the newest forecasts by series; ``figures`` is where what was measured is kept over a restart.
+        """
         tls_of(config)
         self._config, self._site, self._clock, self._desk = config, site, clock, desk
         self._ups = [i for i, kind in enumerate(plant.kind) if KINDS[kind] is Kind.UPS]
-        self._figures = SiteFigures(plant, clock.now, outlooks)
+        self._figures = SiteFigures(plant, clock.now, outlooks, figures)
         self._renewed = asyncio.Event()
         self._ven: Ven | None = None
         self._doorbell: Doorbell | None = None

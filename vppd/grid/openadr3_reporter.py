@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -11,11 +12,13 @@ import structlog
 from vppd.config.openadr import OpenAdrConfig
 from vppd.errors import Garbled, Refused, Unreachable
 from vppd.grid.openadr3 import Clock, Ven
-from vppd.grid.openadr3_reports import Courses, Figures, due_reports, report_body, unsupported
+from vppd.grid.openadr3_reports import Courses, Figures, due_at, due_reports, report_body, unsupported
 from vppd.grid.openadr3_rest import Vtn
 
 EVERY_S = 5.0
 """How often it is looked whether a report is due. [s]"""
+LOOK_BACK = timedelta(hours=24)
+"""What became due while we were away is told as far back as this."""
 MOST_WAITING = 500
 """Reports that wait for a server that does not answer; beyond, the oldest are dropped."""
 
@@ -34,6 +37,9 @@ class Reporter:
         self._waiting: deque[dict[str, Any]] = deque(maxlen=MOST_WAITING)
         self._told: set[tuple[str, str]] = set()
         self._courses = Courses()
+        self._has_looked = False
+        self._stored: frozenset[str] = frozenset()
+        self._resumes: dict[str, datetime] = {}
         self.sent = 0
         """Reports the server has."""
 
@@ -49,9 +55,28 @@ class Reporter:
     async def run(self) -> None:
         """Send what is due for ever."""
         while True:
-            self.collect()
-            await self.send()
+            if not self._has_looked:
+                await self.look_back()
+            if self._has_looked:
+                self.collect()
+                await self.send()
             await asyncio.sleep(EVERY_S)
+
+    async def look_back(self) -> None:
+        """Ask what the server has of ours, so that what became due while we were away is told, and nothing twice."""
+        try:
+            stored = await self._vtn.reports(self._config.client_name)
+        except Unreachable as error:
+            log.debug("openadr_reports_not_known", error=str(error))
+            return
+        except (Refused, Garbled) as error:  # not every server lets us read reports
+            log.info("openadr_reports_not_known", error=str(error))
+            stored = []
+        self._has_looked, self._stored = True, frozenset(_name(said) for said in stored)
+        for said in stored:
+            event_id, at = _event(said), due_at(_name(said))
+            if at is not None:
+                self._resumes[event_id] = max(at, self._resumes.get(event_id, at))
 
     def collect(self) -> None:
         """Put together what has become due since the last time."""
@@ -62,8 +87,11 @@ class Reporter:
                 continue
             seen = book.seen.get(event.id, until)
             inherited = periods.get(event.program_id)
-            for due in due_reports(event, inherited, seen, since, until, self._resource, self._courses):
-                self._waiting.append(report_body(due, self._config.client_name, self._resource, self._figures))
+            begin = max(min(since, self._resumes.pop(event.id, since)), until - LOOK_BACK)
+            for due in due_reports(event, inherited, seen, begin, until, self._resource, self._courses):
+                body = report_body(due, self._config.client_name, self._resource, self._figures)
+                if body["reportName"] not in self._stored:
+                    self._waiting.append(body)
             for note in unsupported(event):
                 if (note.event_id, note.payload_type) not in self._told:
                     self._told.add((note.event_id, note.payload_type))
@@ -88,3 +116,11 @@ class Reporter:
                 self.sent += 1
             if self._waiting and self._waiting[0] is body:
                 self._waiting.popleft()
+
+
+def _name(said: Any) -> str:
+    return str(said.get("reportName", "")) if isinstance(said, dict) else ""
+
+
+def _event(said: Any) -> str:
+    return str(said.get("eventID", "")) if isinstance(said, dict) else ""

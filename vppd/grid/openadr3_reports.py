@@ -6,6 +6,7 @@ first begins; with ``frequency`` -1 one report covers a whole round of intervals
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from vppd.grid.fields import stamp
 from vppd.grid.openadr3_model import BEGINNING, Event, Period, ReportDescriptor
 from vppd.grid.openadr3_schedule import Note, Scene, Why, unroll
 from vppd.model import Interval
+
+_NAMED = re.compile(r"-(\d{4}-\d{2}-\d{2}T[\d:.]+Z)$")
 
 Figures = Callable[[str, Interval], float | str | None]
 """Payload type and time -> what we have to say: W, Wh, a fraction or a word; None when it is not known."""
@@ -183,6 +186,15 @@ def _implied(event: Event, inherited: Period | None, seen: datetime) -> _Course 
         return None
     span = (Span(0, start, end),)
     return _Course(span, ENDLESS if event.duration is None else _count(event, span))
+
+
+def due_at(report_name: str) -> datetime | None:
+    """Return when a report of ours was due, by its name; None when it is not one of ours."""
+    found = _NAMED.search(report_name)
+    try:
+        return datetime.fromisoformat(found[1]) if found else None
+    except ValueError:
+        return None
 
 
 def report_body(due: Due, client_name: str, resource: str, figures: Figures) -> dict[str, Any]:

@@ -95,12 +95,16 @@ class Vtn:
             raise Garbled("the answer about notifiers makes no sense")
         return said
 
+    async def reports(self, client_name: str) -> list[Any]:
+        """Return the reports that the server has under a client's name."""
+        return await self._list("/reports", {"clientName": client_name})
+
     async def report(self, body: Mapping[str, Any]) -> None:
         """Send a report. When nobody knows whether it arrived, look: one that is there already is not sent again."""
         try:
             await self._ask("POST", "/reports", json=dict(body))
         except Unreachable:
-            stored = await self._list("/reports", {"clientName": str(body["clientName"])})
+            stored = await self.reports(str(body["clientName"]))
             names = {said.get("reportName") for said in stored if isinstance(said, dict)}
             if body["reportName"] not in names:
                 raise

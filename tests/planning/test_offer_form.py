@@ -16,7 +16,8 @@ from vppd.errors import Refused
 from vppd.model import Interval, Obligation
 from vppd.planning.gates import slots
 from vppd.planning.offer_form import Answer, Question, answer, answer_form, question, question_form
-from vppd.planning.sales import Steps, sale_of, shelf_of
+from vppd.planning.sales import sale_of
+from vppd.planning.shelf import Steps, shelf_of
 from vppd.plant import plant_of
 from vppd.products import site_of
 from vppd.runtime.apart import apart

@@ -16,18 +16,8 @@ from vppd.core.failsafe import SOC_MARGIN_FRAC
 from vppd.core.stock import Stock
 from vppd.model import Interval, Obligation
 from vppd.planning.gates import Slot, slots
-from vppd.planning.sales import (
-    LOW_FRAC,
-    UNTRIED_FRAC,
-    Shelf,
-    Steps,
-    sale_of,
-    shelf_of,
-    standing,
-    steps_of,
-    why_not,
-    window_of,
-)  # fmt: skip
+from vppd.planning.sales import sale_of, standing, why_not, window_of
+from vppd.planning.shelf import LOW_FRAC, UNTRIED_FRAC, Shelf, Steps, shelf_of, steps_of
 from vppd.plant import plant_of
 from vppd.products import site_of
 from vppd.testing.cycles import START

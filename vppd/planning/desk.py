@@ -28,8 +28,9 @@ from vppd.planning.desk_view import desk_view
 from vppd.planning.gates import Slot, in_play, next_moments, overlapping, slots
 from vppd.planning.offer_form import Answer, Question, answer, question_form
 from vppd.planning.quoting import Change, changes, place_of_bid, place_of_slot, undecided
-from vppd.planning.sales import Shelf, floored, sale_of, shelf_of, standing, steps_of, why_not, window_of
+from vppd.planning.sales import sale_of, standing, why_not, window_of
 from vppd.planning.settling import STREAM, Settled, Settling
+from vppd.planning.shelf import Shelf, floored, shelf_of, steps_of
 from vppd.ports import Ledger, Window
 from vppd.products import ProductConfig, site_of
 from vppd.runtime.apart import apart

@@ -15,7 +15,7 @@ from vppd.core.bid import Bid
 from vppd.core.offering import Unsold
 from vppd.core.stock import Sale, Stock
 from vppd.model import Interval, Obligation
-from vppd.planning.sales import Shelf, Steps
+from vppd.planning.shelf import Shelf, Steps
 from vppd.snapshot import Floats
 
 ENDLESS = "endless"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def slot(first: int, steps: int = 4) -> Interval:
 
 def sale(first: int = 0, steps: int = 4, **rest: Any) -> Sale:
     """A product by the kW, on order, without limits unless said otherwise."""
-    values = {
+    values: dict[str, Any] = {
         "product": "p", "resource": "site", "direction": "up", "interval": slot(first, steps), "currency": "EUR", "step_w": 1e3,
     }  # fmt: skip
     return Sale(**(values | rest))
@@ -83,7 +84,13 @@ def test_prices_are_those_of_what_stands_behind() -> None:
         cluster("dear", np.full((ROWS, STEPS), 2e6), 3e-4),
         cluster("cheap", np.full((ROWS, STEPS), 1e6), 1e-4),
     ]
-    terms = {"activation_s": 300.0, "sustain_s": 900.0, "max_duration_s": 900.0, "resting_s": 600.0, "revision": 3}
+    terms: dict[str, Any] = {
+        "activation_s": 300.0,
+        "sustain_s": 900.0,
+        "max_duration_s": 900.0,
+        "resting_s": 600.0,
+        "revision": 3,
+    }
     found = offered([sale(margin_per_wh=1e-5, penalty_per_wh=1e-3, min_w=1e5, **terms)], stocks)
     (bid,) = found.bids
     assert [step.upto_w for step in bid.steps] == [1e6, 3e6]
@@ -181,6 +188,7 @@ def test_ids_are_those_of_the_slot() -> None:
     assert bid_id("p", "site", "up", there) == bid_id("p", "site", "up", elsewhere)
     assert bid_id("p", "site", "up", there) != bid_id("p", "site", "down", there)
     assert bid_id("p", "site", "up", there) != bid_id("p", "site", "up", slot(1))
+    assert str(UUID(bid_id("p", "site", "up", there))) == bid_id("p", "site", "up", there)
     assert offered([sale()], opposite()).bids[0].bid_id == bid_id("p", "site", "up", there)
 
 
@@ -237,7 +245,8 @@ def test_what_was_sold_first_has_the_cheapest_stocks() -> None:
     (bid,) = offered([sale(max_w=1e6)], stocks).bids
     assert bid.steps[0].price_per_wh == pytest.approx(1e-4)
     (second,) = offered([sale(product="q")], stocks, [obliged(bid)]).bids
-    assert (second.power_w, second.steps[0].price_per_wh) == (1e6, pytest.approx(3e-4))
+    assert second.power_w == 1e6
+    assert second.steps[0].price_per_wh == pytest.approx(3e-4)
 
 
 # ---- no kW and no kWh is sold twice ------------------------------------------------------------------------------------

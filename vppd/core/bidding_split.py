@@ -205,10 +205,10 @@ class _Form:
         self._rows.append(([(2 * i, lot.step_w / _UNIT_W), (2 * i + 1, -lot.min_w / _UNIT_W)], 0.0, INF))
         self._rows.append(([(2 * i, lot.step_w / _UNIT_W), (2 * i + 1, -self._most_w(i) / _UNIT_W)], -INF, 0.0))
 
-    def _at_most(self, key: RowId, entries: Iterable[tuple[int, float]], most: float) -> None:
+    def _at_most(self, key: RowId, entries: Iterable[tuple[int, float]], upper: float) -> None:
         own = tuple(entries)
-        if own and most < INF:
-            self._most[key] = own, most / _UNIT_W
+        if own and upper < INF:
+            self._most[key] = own, upper / _UNIT_W
 
     def _drawn_of(self, names: Collection[str]) -> list[tuple[int, Lot, Resource]]:
         """Return the columns of what is drawn of some resources."""

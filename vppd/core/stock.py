@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
 from typing import Protocol
-from uuid import UUID, uuid5
 
 from vppd.core.bidding import EPSILON_FRAC
 from vppd.model import Interval
@@ -15,7 +15,6 @@ from vppd.snapshot import Floats
 INF = float("inf")
 Span = tuple[int, int]
 """First step, and the one after the last."""
-_NAMESPACE = UUID("6f1c9a52-58f4-4b5e-9d0e-0a4c8f6b7d11")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,9 +127,14 @@ class Horizon:
 
 
 def bid_id(product: str, resource: str, direction: str, interval: Interval) -> str:
-    """Return the id of the bid for a product in a slot: the same whenever it is offered or revised."""
+    """Return the id (a UUID) of the bid for a product in a slot: the same whenever it is offered or revised."""
     end = "" if interval.end is None else interval.end.timestamp()
-    return str(uuid5(_NAMESPACE, f"{product}/{resource}/{direction}/{interval.start.timestamp()}/{end}"))
+    name = f"vppd/bid/{product}/{resource}/{direction}/{interval.start.timestamp()}/{end}"
+    digest = bytearray(sha256(name.encode()).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x80  # version 8: one's own digest
+    digest[8] = digest[8] & 0x3F | 0x80
+    text = digest.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def energy_h(slot: Slot, *, max_duration_s: float | None = None, resting_s: float | None = None) -> float:

@@ -1,0 +1,67 @@
+"""28 days of trading in virtual time: what was sold, delivered, stated and earned, beside what perfect foresight would earn.
+
+``python -m tests.bench.bench_season [DAYS [SEED]]``; one JSON line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from time import process_time
+from typing import Any
+
+import numpy as np
+import structlog
+
+from tests.market.season import Season
+from tests.market.season_report import WHOLE_FRAC
+
+DAYS = 28
+SEED = 1
+SHORT_FRAC = 0.01
+"""No more than this of what was obliged may be missing. [0-1]"""
+ALLOWED_S = 300.0
+"""For 28 days, on one core. [s]"""
+
+
+def measure(days: int = DAYS, seed: int = SEED) -> dict[str, Any]:
+    """Return the figures of a season; a limit beside what has one."""
+    begin_s = process_time()
+    report = Season(days, seed).run()
+    took_s = process_time() - begin_s
+    known = Season(days, seed, foresight=True).run()
+    missing = [award_id for award_id, count in report.statements.items() if count != 1]
+    return {
+        "bench": "season",
+        "case": f"{days} days, seed {seed}",
+        "offers": report.offers,
+        "awards": report.awards,
+        "obligations": report.obligations,
+        "statements": len(report.statements),
+        "awards_without_one_statement": report.obligations - len(report.statements) + len(missing),
+        "limit_awards_without_one_statement": 0,
+        "sold_twice": len(report.sold_twice),
+        "limit_sold_twice": 0,
+        "obliged_kwh": round(float(report.obliged_wh) / 1e3, 1),
+        "delivered_kwh": round(float(report.delivered_wh) / 1e3, 1),
+        "missing_frac": round(1.0 - report.delivered_frac, 5),
+        "limit_missing_frac": SHORT_FRAC,
+        "ready_mean_frac": round(float(np.mean(report.held_frac)), 4),
+        "ready_awards_whole_frac": round(float(np.mean(np.asarray(report.held_frac) >= WHOLE_FRAC)), 4),
+        "revenue": float(report.owed),
+        "revenue_foresight": float(known.owed),
+        "revenue_of_foresight_frac": round(float(report.owed / known.owed), 4),
+        "cpu_s": round(took_s, 1),
+        "limit_cpu_s": ALLOWED_S,
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Print the figures."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    print(json.dumps(measure(*(int(text) for text in argv))), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,53 @@
+"""Two days of a season: everything that was sold is delivered, stated once and paid, and nothing is sold twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.market.season import Season
+from tests.market.season_report import Report
+
+DAYS = 2
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    """Two days of trading."""
+    return Season(DAYS, seed=1).run()
+
+
+@pytest.mark.timeout(180)
+def test_what_was_sold_is_delivered(report: Report) -> None:
+    """Both products are sold in most of their slots, called, and at least 98 % of the energy is delivered."""
+    assert report.awards > 24 * DAYS * 0.6
+    assert {name.partition(" ")[0] for name in report.delivered} == {"peak", "ready"}
+    assert report.obliged_wh > 1_000_000
+    assert report.delivered_frac >= 0.98
+
+
+@pytest.mark.timeout(180)
+def test_every_award_is_taken_and_has_one_statement(report: Report) -> None:
+    """The daemon's own matching refuses none of the market's awards; each obligation ends with exactly one statement."""
+    assert not report.refused
+    assert report.obligations == report.awards == len(report.statements)
+    assert set(report.statements.values()) == {1}
+
+
+@pytest.mark.timeout(180)
+def test_nothing_is_sold_twice(report: Report) -> None:
+    """In no step of any round is more sold, by both products together, than there is in half of all samples."""
+    assert not report.sold_twice
+
+
+@pytest.mark.timeout(180)
+def test_revenue_stays_below_what_foresight_would_earn(report: Report) -> None:
+    """Promising only what is sure costs something, but not most of it."""
+    known = Season(DAYS, seed=1, foresight=True).run()
+    assert 0.7 <= float(report.owed / known.owed) <= 1.05
+
+
+def test_the_same_seed_gives_the_same_season() -> None:
+    """What is offered, awarded and owed is the same again, to the last cent; another seed gives another season."""
+    first, again, other = (Season(DAYS, seed, foresight=True).run() for seed in (1, 1, 2))
+    assert (first.awards, first.obliged_wh, first.owed) == (again.awards, again.obliged_wh, again.owed)
+    assert (first.obliged_wh, first.owed) != (other.obliged_wh, other.owed)

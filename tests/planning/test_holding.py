@@ -13,7 +13,7 @@ from vppd.core.state import Decision
 from vppd.model import Event, Interval, Obligation, OrderKind, Recorded
 from vppd.planning.holding import Held, Look, account, looks, statement_of
 from vppd.planning.settling import SAVE_S, SCHEDULED_GRACE_S, Settling
-from vppd.snapshot import Snapshot
+from vppd.snapshot import Health, Snapshot
 from vppd.testing.cycles import START, World
 
 CAN_W = 2 * 168e3
@@ -56,7 +56,7 @@ class Book:
 def cycle(world: World) -> tuple[Snapshot, Decision]:
     """Let a cycle pass; return what it saw and decided."""
     decision = world.step()
-    return Snapshot(world.at, world.mono_s, world.readings.copy(), tuple(world.orders)), decision
+    return Snapshot(world.at, world.mono_s, world.readings.copy(), tuple(world.orders), (), world.health), decision
 
 
 def run(world: World, settling: Settling, for_s: float) -> None:
@@ -130,6 +130,14 @@ def test_another_products_order_takes_it_away(world: World) -> None:
     (left_w,) = there_w(world, sold(power_w=300e3))
     assert left_w is not None
     assert left_w < 60e3
+
+
+@pytest.mark.parametrize("health", [Health(ready=True, operator_release=True), Health(ready=True, link_lost=True)])
+def test_what_nobody_can_order_is_not_there(world: World, health: Health) -> None:
+    """Released by the operator, or out of reach of the dispatcher."""
+    world.health = health
+    world.step(3)
+    assert there_w(world, sold()) == [0.0]
 
 
 def test_without_a_meter_nobody_knows(world: World) -> None:

@@ -128,6 +128,11 @@ def _planned(config: Config) -> list[Problem]:
         found.append(Problem("market", "nothing can be sold without a plan", "a table [planning]"))
     if config.market is not None and config.grid is None:
         found.append(Problem("market", "offers go out over the dispatcher's broker", "a table [grid]"))
+    if config.market is not None and config.grid is not None:
+        known = [issuer.id for issuer in config.grid.issuers]
+        if config.market.issuer not in known:
+            reason = f"there is no issuer {config.market.issuer!r}: nobody could award"
+            found.append(Problem("market.issuer", reason, ", ".join(known)))
     return found
 
 

@@ -87,6 +87,8 @@ def looks(
     """
     senses = perceive(snapshot, decision.state, plant)
     image = aggregate(snapshot, decision.state, plant, senses, decision.severity >= Severity.ISOLATE)
+    # What nobody could order now is not there: the site takes no orders, or has been released.
+    barred_now = decision.site_severity >= Severity.HOLD or snapshot.health.operator_release
     lowest = _Lowest(snapshot, image, plant, np.asarray(decision.severity >= Severity.PROTECT))
     taken_w = np.zeros(len(plant.nodes))
     asset_w = np.zeros(len(plant.asset_ids))
@@ -102,6 +104,7 @@ def looks(
         if free_w is None:
             found[sold.award_id] = Look(None, ordered_w, delivered_w)
             continue
+        free_w = 0.0 if barred_now else free_w
         used_w = float(taken_w[node] if asset < 0 else asset_w[asset])
         got_w = min(max(free_w - used_w, 0.0), sold.power_w - delivered_w)
         _take(got_w, node, asset, taken_w, asset_w, plant)

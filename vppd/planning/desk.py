@@ -46,6 +46,8 @@ PAUSE_S = 10.0
 """At least so long between two rounds, less where gates follow one another fast: what comes together is looked at together. [s]"""
 AGAIN_S = 15.0
 """A round that failed is tried again after this. [s]"""
+MOMENTS = 16
+"""So many of the next moments are scheduled; each round schedules those after it."""
 FORESEE_S = 300.0
 """After the start the first forecasts and the first plan are waited for so long. [s]"""
 MARGIN_S = 0.5
@@ -205,7 +207,7 @@ class TradingDesk:
         """Compute the offers of the slots in play and tell the market what has changed."""
         now, market = self._clock.now(), self._market
         self._slots = self._find_slots(now)
-        self._moments = next_moments(self._slots, now, market.lead_s)
+        self._moments = next_moments(self._slots, now, market.lead_s)[:MOMENTS]
         self._say_closed(now)
         play = in_play(self._slots, now, market.lead_s)
         asked = self._question(now, play)

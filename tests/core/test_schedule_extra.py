@@ -173,6 +173,47 @@ def test_a_feed_keeps_its_limits() -> None:
     assert sum(answer["renewables"]["near"]) < 3000.0
 
 
+def test_a_feed_has_room_for_what_its_members_hold_ready() -> None:
+    """A battery that may be told to draw 250 W more behind a feed of 300 W charges with 50 W at most."""
+    reserve = {"name": "down", "direction": "down", "power_w": [250.0] * 4, "sustain_h": 0.25}
+    feed = {"tag": "a", "import_max_w": 300.0, "members": ["bess"]}
+    cheap = {"price_import_per_wh": [-1e-4, -1e-4, 9e-3, 9e-3], "price_export_per_wh": [-1e-4, -1e-4, 8e-3, 8e-3]}
+    answer = scheduled(site(feeds=[feed], reserves=[reserve], **cheap))
+    assert max(answer["batteries"]["bess"]["power_w"]) == pytest.approx(50.0, abs=1e-3)
+
+
+def test_copies_behind_different_feeds_are_told_apart() -> None:
+    """Of two batteries that are alike, the one behind a closed feed rests while the other charges."""
+    problem = site(price_import_per_wh=[1e-4, 1e-4, 9e-3, 9e-3])
+    one = problem["batteries"][0]
+    problem["batteries"] = [one, one | {"name": "other"}]
+    feed = {"tag": "a", "import_max_w": 0.0, "members": ["bess"]}
+    answer = scheduled(problem | {"feeds": [feed]})
+    assert max(answer["batteries"]["bess"]["power_w"]) <= 1e-3
+    assert max(answer["batteries"]["other"]["power_w"]) > 100.0
+
+
+def test_waste_that_a_green_rule_pays_for_is_not_planned_with() -> None:
+    """Where a loss in a battery would help a rule, the plan is proven against whole numbers, not against the waste."""
+    sun = [{"name": "pv", "available_w": [100.0, 700.0, 500.0, 800.0], "curtailable": False}]
+    prices = {"price_import_per_wh": [3e-4, 1e-4, 1e-4, 1e-4], "price_export_per_wh": [1e-4] * 4}
+    problem = site(inflexible_load_w=[400.0, 300.0, 200.0, 100.0], renewables=sun, **prices)
+    answer = scheduled(problem | {"green": {"self_use_frac": 1.0, "shortfall_cost_per_wh": 1e-3}})
+    assert answer["status"] == "optimal"
+
+
+def test_waste_at_a_full_feed_is_not_planned_with() -> None:
+    """Behind a feed at its export limit a load must run, dear as it is, when no battery has room: none burns the surplus."""
+    sun = [{"name": "pv", "available_w": [300.0] * 4, "curtailable": False}]
+    dear = job(energy_wh=0.0, max_w=200.0, delay_cost_per_wh_h=1e-2)
+    feed = {"tag": "a", "import_max_w": 900.0, "export_max_w": 200.0, "members": ["bess", "pv", "job"]}
+    problem = site(renewables=sun, flexible_loads=[dear], feeds=[feed])
+    problem["batteries"][0]["initial_wh"] = 900.0
+    answer = scheduled(problem)
+    assert answer["status"] == "optimal"
+    assert sum(answer["flexible_loads"]["job"]) > 200.0
+
+
 def test_carbon_has_a_price() -> None:
     """At a price of carbon a load runs when the grid is clean, and the grams bought are told."""
     problem = site(batteries=[], flexible_loads=[job()], price_import_per_wh=[1e-3, 1e-3, 2e-3, 2e-3])

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 PLANNED = ("battery", "ups", "cluster")
 """Kinds with a column of their own, storage first."""
@@ -26,16 +26,18 @@ def plan_table(found: Mapping[str, Any], console: Console | None = None) -> None
     assets = sorted((a for a in found["assets"] if a["kind"] in PLANNED), key=lambda a: PLANNED.index(a["kind"]))
     shown, left_out = assets[:MOST_COLUMNS], assets[MOST_COLUMNS:]
     hours = list(_hours(found["steps"]))
-    most_w = max((abs(_mean(h, "renewable_w") or 0.0) for h in hours), default=0.0)
-    table = Table("hour", "price/MWh", "import", "measured", "renewable", "measured", "", *(a["id"] for a in shown))
+    most_w = max((_mean(h, "renewable_w") or 0.0 for h in hours), default=0.0)
+    sunny = ("renewable", "was", "") if most_w > 0.0 else ()
+    columns = ("hour", "price", "import", "was", *sunny, *(a["id"] for a in shown))
+    table = Table(*(Column(name, no_wrap=k == 0) for k, name in enumerate(columns)))
     for hour in hours:
-        renewable_w = _mean(hour, "renewable_w")
+        green = _green(hour, most_w) if sunny else ()
         table.add_row(
             _at(hour[0]["start"]), _number(_mean(hour, "price_per_mwh")), _kw(_mean(hour, "import_w")),
-            _kw(_mean(hour, "measured_import_w")), _kw(renewable_w), _kw(_mean(hour, "measured_renewable_w")),
-            _bar(renewable_w, most_w), *(_asset(hour, a["id"]) for a in shown),
+            _kw(_mean(hour, "measured_import_w")), *green, *(_asset(hour, a["id"]) for a in shown),
         )  # fmt: skip
     out.print(table)
+    out.print("Prices per MWh; what was measured stands under `was` and in brackets.")
     if left_out:
         out.print(f"and {len(left_out)} more (--json shows all): {', '.join(a['id'] for a in left_out)}", markup=False)
     _waiting(found, out)
@@ -59,6 +61,12 @@ def _waiting(found: Mapping[str, Any], out: Console) -> None:
     out.print(
         f"{total_kwh:.1f} kWh of compute wait{until}; {found['deferred_wh'] / 1e3:.1f} kWh have waited so far{late}."
     )
+
+
+def _green(hour: Sequence[Mapping[str, Any]], most_w: float) -> tuple[str, str, str]:
+    """Return planned and measured output of the site's generation, and a bar."""
+    planned_w = _mean(hour, "renewable_w")
+    return _kw(planned_w), _kw(_mean(hour, "measured_renewable_w")), _bar(planned_w, most_w)
 
 
 def _hours(steps: Sequence[Mapping[str, Any]]) -> Iterable[list[Mapping[str, Any]]]:

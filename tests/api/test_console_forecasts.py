@@ -27,14 +27,14 @@ def row(name: str, values: list[list[float | None]] | None, score: Any = None, *
     return found | more
 
 
-def printed(**more: Any) -> str:
+def printed(width: int = 200, **more: Any) -> str:
     """Return what is printed of a view."""
     view = {
         "made_at": "2026-03-28T12:00:00+00:00", "took_s": 3.21, "fault": "", "series": [], "feeds": [],
         "history": {"fault": "", "dropped": 0},
     } | more  # fmt: skip
     text = StringIO()
-    forecasts_table(view, Console(file=text, width=200))
+    forecasts_table(view, Console(file=text, width=width))
     return text.getvalue()
 
 
@@ -52,10 +52,20 @@ def test_series_are_told_in_the_units_of_people() -> None:
         next(line for line in said.splitlines() if name in line)
         for name in ("load/a", "price/", "carbon", "generation/")
     )
-    assert all(part in load for part in ("seasonal", "100.0 kW", "80.0 kW", "120.0 kW", "1.2 kW", "11%", "88%"))
+    assert all(part in load for part in ("seasonal", "100.0 kW", "80.0 - 120.0", "1.2 kW", "11%, 88%"))
     assert all(part in price for part in ("constant", "80.00 /MWh", "unknown"))
     assert "200 g/kWh" in carbon
-    assert "nothing was measured" in sun
+    assert sun.split() == ["generation/pv", "-", "1)"]
+    assert "1) nothing was measured" in said
+
+
+def test_a_narrow_terminal_shows_whole_names() -> None:
+    """Eighty columns hold a line of everything; a reason that many series share stands once, below."""
+    many = [row(f"compute/hall-a/tier{k}", [[14e3]] * 3, UNKNOWN, reason="less than a day") for k in range(4)]
+    said = printed(width=80, series=many)
+    assert max(map(len, said.splitlines())) <= 80
+    assert all(f"compute/hall-a/tier{k}" in said for k in range(4))
+    assert said.count("less than a day") == 1
 
 
 def test_faults_and_feeds_are_shown() -> None:

@@ -11,6 +11,8 @@ from rich.table import Table
 BARS = "▁▂▃▄▅▆▇█"
 BAR_COUNT = 24
 """Columns of a curve."""
+WIDE = 106
+"""There is room for a curve in a terminal of so many columns."""
 
 
 def forecasts_table(found: Mapping[str, Any], console: Console | None = None) -> None:
@@ -19,13 +21,18 @@ def forecasts_table(found: Mapping[str, Any], console: Console | None = None) ->
     if found["made_at"] is None:
         out.print("Nothing has been foreseen yet." + (f" {found['fault']}" if found["fault"] else ""))
         return
-    table = Table("series", "by", "now", "ahead", "lowest P10", "highest P90", "pinball", "P10", "P90", "note")
+    curve = ("ahead",) if out.width >= WIDE else ()
+    table = Table("series", "by", "now", *curve, "P10 - P90", "error", "below", box=None, pad_edge=False)
+    for column in table.columns:
+        column.no_wrap = True
+    reasons = tuple(dict.fromkeys(row["reason"] for row in found["series"] if row["reason"]))
     for row in found["series"]:
-        table.add_row(*_cells(row))
-    out.print(
-        f"Made at {found['made_at']} in {found['took_s']:.1f} s; P10 and P90: how often the truth was at or below, in back-tests."
-    )
+        table.add_row(*_cells(row, reasons, with_curve=bool(curve)))
+    out.print(f"Made at {found['made_at'][:19]}Z in {found['took_s']:.1f} s.")
     out.print(table)
+    out.print("error: pinball loss in back-tests; below: how often the truth was at or below P10 and P90.")
+    for k, reason in enumerate(reasons, 1):
+        out.print(f"{k}) {reason}")
     if found["feeds"]:
         out.print(_feeds(found["feeds"]))
     for what, fault in (("The last round failed", found["fault"]), ("History", found["history"]["fault"])):
@@ -33,22 +40,24 @@ def forecasts_table(found: Mapping[str, Any], console: Console | None = None) ->
             out.print(f"[bold red]{what}:[/] {fault}")
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _cells(row: Mapping[str, Any], reasons: Sequence[str], *, with_curve: bool) -> tuple[str, ...]:
+    """Return one line; why it says no more is told below the table, by its number."""
     values, score = row.get("values"), row.get("score")
-    note = row["reason"]
+    number = f" {reasons.index(row['reason']) + 1})" if row["reason"] else ""
+    source = (row["source"] or "-") + number
     if values is None:
-        return (row["name"], row["source"] or "-", *[""] * 7, note)
+        return row["name"], source
     levels = row["levels"]
     low, middle, high = (values[levels.index(level)] for level in (levels[0], 0.5, levels[-1]))
-    shown = (_said(row["name"], pick) for pick in (middle[0], _least(low), _most(high)))
-    now, least, most = shown
-    return (row["name"], row["source"], now, bars(middle), least, most, *_score(row["name"], score), note)
+    span = f"{_said(row['name'], _least(low), unit=False)} - {_said(row['name'], _most(high), unit=False)}"
+    curve = (bars(middle),) if with_curve else ()
+    return row["name"], source, _said(row["name"], middle[0]), *curve, span, *_score(row["name"], score)
 
 
-def _score(name: str, score: Mapping[str, Any] | None) -> tuple[str, str, str]:
+def _score(name: str, score: Mapping[str, Any] | None) -> tuple[str, str]:
     if not score or not score["samples"]:
-        return "unknown", "", ""
-    return _said(name, score["pinball"]), f"{score['coverage'][0]:.0%}", f"{score['coverage'][-1]:.0%}"
+        return "unknown", ""
+    return _said(name, score["pinball"]), f"{score['coverage'][0]:.0%}, {score['coverage'][-1]:.0%}"
 
 
 def _feeds(feeds: Sequence[Mapping[str, Any]]) -> Table:
@@ -91,10 +100,10 @@ def _most(values: Sequence[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _said(name: str, value: float | None) -> str:
+def _said(name: str, value: float | None, *, unit: bool = True) -> str:
     """Return a value in the unit that people use for the series."""
     if value is None:
         return ""
     if name.startswith("price/"):
-        return f"{value * 1e6:.2f} /MWh"
-    return f"{value * 1e3:.0f} g/kWh" if name == "carbon" else f"{value / 1e3:.1f} kW"
+        return f"{value * 1e6:.2f}" + " /MWh" * unit
+    return f"{value * 1e3:.0f}" + " g/kWh" * unit if name == "carbon" else f"{value / 1e3:.1f}" + " kW" * unit

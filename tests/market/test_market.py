@@ -222,9 +222,15 @@ def test_what_nobody_signed_is_no_offer(keys: Keys, tmp_path: Path) -> None:
     forger = Plant(replace(keys, agent=keys_in(tmp_path / "other").agent))
     good, forged = rig.plant.offer(bid_of(), GATE), forger.offer(bid_of(), GATE)
     elsewhere = replace(good, topic="vpp/v1/dc2/bid/offer")
-    rig.say(forged, elsewhere, replace(good, payload=b"{}"), replace(good, topic="vpp/v1"), replace(good, payload=b"x"))
+    rig.say(
+        forged,
+        elsewhere,
+        replace(good, payload=b"{}"),
+        replace(good, topic="bms/v1/PUB/x"),
+        replace(good, payload=b"x"),
+    )
     assert not rig.market.memory.book.entries
-    assert len(rig.market.ignored) == 5
+    assert len(rig.market.ignored) == 4
     rig.say(good)
     assert len(rig.market.memory.book.entries) == 1
 

@@ -34,7 +34,7 @@ BOUGHT_FRAC = 0.6
 GATE_WITHIN_S = 150.0
 """A gate closes every minute; the first offers may take longer. [s]"""
 STATED_WITHIN_S = 45.0
-STATED_FRAC = 0.97
+STATED_FRAC = 0.94
 """So much of what was sold must be stated as delivered; the ramp takes the rest. [0-1]"""
 SHORTEST_S = 45.0
 """No act is shorter, whatever the speed: ramps and windows do not run faster. [s]"""

@@ -94,6 +94,8 @@ class Market:
 
     def hear(self, topic: str, payload: bytes) -> None:
         """Take a message from the broker; what is not a power plant's own word is ignored."""
+        if not topic.startswith("vpp/v1/"):
+            return  # some brokers send retained messages of other topics along
         try:
             word = self.clerk.read(topic, payload)
             take = {OFFER: self._offer, RECEIPT: self._receipt, STATEMENT: self._statement}.get(word.type)

@@ -66,7 +66,7 @@ async def test_the_first_plan_steers_the_site() -> None:
     """After the first readings there is a timetable, and storage and halls follow it at the dear hours."""
     rig = Rig()
     assert rig.planner.preferred_w(START) is None
-    rig.clock.advance(16 * 3600.0)
+    rig.clock.advance(19.4 * 3600.0)
     rig.cycle()
     await rig.planner.round()
     table = rig.planner.timetable
@@ -172,7 +172,7 @@ async def test_it_plans_again_in_time_and_not_too_often() -> None:
 async def test_what_is_sold_now_narrows_the_wishes() -> None:
     """With all of the battery sold, nothing of it is discharged for money."""
     rig = Rig()
-    rig.clock.advance(16 * 3600.0)
+    rig.clock.advance(19.4 * 3600.0)
     rig.cycle()
     await rig.planner.round()
     for _ in range(5):

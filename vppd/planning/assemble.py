@@ -25,6 +25,8 @@ from vppd.snapshot import KINDS, Bools, Floats, Plant
 
 WH_PER_MWH = 1e6
 G_PER_T = 1e6
+SOON_FRAC = 1e-3
+"""Of equal prices a later one counts as higher, by this part over the horizon: storage charges soon and gives late. [0-1]"""
 GENERATES = (Kind.PV, Kind.WIND)
 
 
@@ -46,6 +48,8 @@ class Assembled:
     chunks: tuple[Chunk, ...]
     missing: tuple[str, ...]
     """What there was no forecast for, and what was done about it."""
+    price_import_per_wh: Floats
+    """(h,) as foreseen."""
 
     @property
     def step_h(self) -> float:
@@ -63,6 +67,7 @@ def assemble(
     known = Known(moment, plant, outlook, terms, start, step_s, int(terms.horizon_h * SECONDS // step_s))
     parts = Parts()
     document: dict[str, Any] = _prices(known)
+    price_import_per_wh = document["price_import_per_wh"]
     parts.own_w = _inflexible(known)
     document["batteries"] = _batteries(known, parts)
     document["renewables"] = _sources(known, parts)
@@ -71,6 +76,7 @@ def assemble(
     document |= limits(known, parts)
     document["reserves"] = reserves(known, parts, obligations)
     document["inflexible_load_w"] = total((*parts.own_w.values(), *parts.fixed_w.values()), known.steps)
+    document |= _sooner(document, known.steps)
     document |= {"step_s": step_s, "time_limit_s": terms.time_limit_s, "mip_gap": terms.gap_frac}
     return Assembled(
         document=_plain(document, known.steps),
@@ -84,6 +90,7 @@ def assemble(
         demand_w={i: w[: known.steps] for i, w in parts.demand_w.items()},
         chunks=tuple(parts.chunks),
         missing=tuple(known.missing),
+        price_import_per_wh=price_import_per_wh[: known.steps],
     )
 
 
@@ -103,6 +110,13 @@ def _prices(known: Known) -> dict[str, Any]:
         "carbon_g_per_wh": np.maximum(carbon, 0.0),
         "carbon_cost_per_g": np.float64(terms.carbon_cost_per_t / G_PER_T),
     }
+
+
+def _sooner(document: Mapping[str, Any], steps: int) -> dict[str, Any]:
+    """Return the prices with a slight slope, so that ties are settled alike in plan after plan, and energy is kept for long."""
+    bought, sold = document["price_import_per_wh"][:steps], document["price_export_per_wh"][:steps]
+    later = SOON_FRAC * float(np.abs(bought).mean()) * np.arange(steps) / steps
+    return {"price_import_per_wh": bought + later, "price_export_per_wh": sold - later}
 
 
 def _inflexible(known: Known) -> dict[int, Floats]:

@@ -6,14 +6,21 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 import pytest
 
+from tests.runtime.rig import CLOCK
 from vppd.errors import Unreachable
 from vppd.model import Applied
 from vppd.ports import Reservable, Window
+from vppd.runtime.link import Device, attend
+from vppd.runtime.poller import Pace
+from vppd.runtime.table import LatestValues
 from vppd.runtime.windows import RETRY_S, Windows
+from vppd.testing.fakes import FakeDevice
 
+PACE = Pace(every_s=1.0, limit_s=2.0)
 TEN = datetime(2026, 6, 10, 10, tzinfo=UTC)
 
 
@@ -90,3 +97,37 @@ async def test_what_is_wanted_meanwhile_replaces_what_failed() -> None:
     loop.call_later(1.0, windows.want, [window(1)])
     await for_a_while(windows, scheduler, 5.0)
     assert scheduler.calls == [(window(0),), (window(1),)]
+
+
+class Cluster(FakeDevice):
+    """A cluster whose scheduler can be told of windows."""
+
+    def __init__(self) -> None:
+        super().__init__(CLOCK.mono_s)
+        self.scheduler = Scheduler()
+
+    async def reserve(self, windows: Sequence[Window]) -> tuple[Applied, ...]:
+        """Note what is asked for."""
+        return await self.scheduler.reserve(windows)
+
+
+@pytest.mark.looptime
+async def test_an_attended_cluster_is_told_after_each_connection() -> None:
+    """Lost and found again, it hears of all windows once more; a device that cannot be told is left in peace."""
+    cluster, windows = Cluster(), Windows("hall")
+    windows.want([window(0)])
+    table = LatestValues(["hall", "meter"])
+    hall = Device("hall", cluster.connect, PACE, windows=windows)
+    meter = Device("meter", FakeDevice(CLOCK.mono_s).connect, PACE, windows=Windows("meter"))
+    tasks = [asyncio.ensure_future(attend(device, table, CLOCK, Random(1))) for device in (hall, meter)]
+    await asyncio.sleep(5.0)
+    assert cluster.scheduler.calls == [(window(0),)]
+    cluster.read_fault = Unreachable("cable pulled")
+    await asyncio.sleep(5.0)
+    cluster.read_fault = None
+    await asyncio.sleep(60.0)
+    assert len(cluster.scheduler.calls) >= 2
+    assert table.frame().online.all()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -347,7 +347,7 @@ def battery_sold_twice(stock: Stock, owing: Sequence[Owed]) -> list[str]:
     return found
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(plants(), rounds(), st.sampled_from(list(Reading)))
 def test_no_kw_and_no_kwh_is_sold_twice(
     stocks: list[Stock], turns: list[tuple[list[Sale], list[float]]], reading: Reading

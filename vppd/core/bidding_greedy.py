@@ -1,4 +1,4 @@
-"""The split without a solver: one lot after another, what is held first, then those worth most per watt. Pure."""
+"""The split without a solver: one lot after another, what is held first, then those worth most per watt and step. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def greedy(resources: Sequence[Resource], lots: Sequence[Lot], together: Sequenc
     short_w: list[float] = [0.0] * len(lots)
     drawn: list[Drawn] = [()] * len(lots)
     taken_groups: set[str] = set()
-    for i in sorted(range(len(lots)), key=lambda i: (not lots[i].is_held, -_best_per_w(resources, lots[i]))):
+    for i in sorted(range(len(lots)), key=lambda i: (not lots[i].is_held, -_worth_of_a_step(resources, lots[i]))):
         lot = lots[i]
         if not lot.is_held and (lot.group in taken_groups or _best_per_w(resources, lot) <= 0.0):
             continue
@@ -28,6 +28,11 @@ def greedy(resources: Sequence[Resource], lots: Sequence[Lot], together: Sequenc
     worth = worth_of(resources, lots, drawn)
     status = "heuristic" if lots else "optimal"
     return Split(tuple(offers_w), tuple(drawn), worth, INF if lots else 0.0, status, tuple(short_w) if lots else ())
+
+
+def _worth_of_a_step(resources: Sequence[Resource], lot: Lot) -> float:
+    """Return what a watt earns in each step that it is taken for: a long slot keeps it from many short ones."""
+    return _best_per_w(resources, lot) / (lot.last_step - lot.first_step + 1)
 
 
 def _best_per_w(resources: Sequence[Resource], lot: Lot) -> float:
@@ -42,7 +47,9 @@ class _Store:
         self._left_w = [resource.sure_w.astype(np.float64).copy() for resource in resources]
         steps = max((len(resource.sure_w) for resource in resources), default=0)
         self._joint_w = [np.zeros(steps) for _ in together]
-        """What is drawn of them in each step."""
+        """What is drawn of them in each of their steps; elsewhere nobody asks."""
+        self._firsts = np.array([bound.first_step for bound in together], dtype=np.int64)
+        self._lasts = np.array([bound.last_step for bound in together], dtype=np.int64)
         self._in_force = [bound.is_held for bound in together]
         self._used: list[tuple[int, Lot, float]] = []
         """Resource, lot, energy [Wh]."""
@@ -101,20 +108,25 @@ class _Store:
 
     def _subtract(self, r: int, lot: Lot, w: float) -> None:
         self._left_w[r][lot.steps] -= w
-        for joint_w, bound in zip(self._joint_w, self.together, strict=True):
-            if bound.bounds(lot, self.resources[r].name):
-                joint_w[lot.steps] += w
+        for place in self._near(lot):
+            if self.together[place].bounds(lot, self.resources[r].name):
+                self._joint_w[place][lot.steps] += w
         self._used.append((r, lot, w * lot.sustain_h))
 
     def _room_w(self, r: int, lot: Lot) -> float:
         """Return what a resource could still give to a lot in all its steps. [W]"""
         rooms_w = [float(self._left_w[r][lot.steps].min()), self._energy_room_w(r, lot)]
-        for place, bound in enumerate(self.together):
+        for place in self._near(lot):
+            bound = self.together[place]
             steps = slice(max(bound.first_step, lot.first_step), min(bound.last_step, lot.last_step) + 1)
             is_needed = self._in_force[place] or bound.is_of(lot)
-            if is_needed and steps.start < steps.stop and bound.bounds(lot, self.resources[r].name):
+            if is_needed and bound.bounds(lot, self.resources[r].name):
                 rooms_w.append(bound.sure_w - float(self._joint_w[place][steps].max()))
         return min(rooms_w)
+
+    def _near(self, lot: Lot) -> list[int]:
+        """Return the bounds that share a step with a lot."""
+        return [int(p) for p in np.flatnonzero((self._firsts <= lot.last_step) & (self._lasts >= lot.first_step))]
 
     def _energy_room_w(self, r: int, lot: Lot) -> float:
         """Return the power [W] that the energy left still sustains for the lot, and for those after it."""

@@ -8,7 +8,7 @@ given once by all of them. So whatever is activated together can be delivered to
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -38,11 +38,15 @@ def split(
     gap_frac: float = 1e-3,
 ) -> Split:
     """Return the offers worth most together, after what is held; where that is not sure to be there, nothing is added to it."""
+    quick = greedy(resources, lots, together)
     over = _overrun(resources, lots, together, limit_s)
+    if over is None or not lots:
+        return quick
     form = _Form(resources, lots, together, over)
-    solution = solve_program(form.program(), limit_s=limit_s, gap_frac=gap_frac) if lots else None
-    if over is None or solution is None or solution.verdict not in {Verdict.SOLVED, Verdict.FOUND}:
-        return greedy(resources, lots, together)
+    program = form.program()
+    solution = solve_program(program, limit_s=limit_s, gap_frac=gap_frac, start=form.columns_of(quick))
+    if solution.verdict not in {Verdict.SOLVED, Verdict.FOUND}:
+        return quick
     offers_w = tuple(form.offer_w(i, solution.columns) for i in range(len(lots)))
     drawn = tuple(form.drawn_w(i, solution.columns) for i in range(len(lots)))
     status = "optimal" if solution.verdict is Verdict.SOLVED else "incumbent"
@@ -84,6 +88,17 @@ class _Form:
         self.first_draw = 2 * len(lots)
         self.nets_per_w = [lots[i].net_per_w(resources[r]) for i, r in self.draws]
         self.scale: float = max((abs(net) for net in self.nets_per_w), default=0.0) or 1.0
+        self._columns_of: dict[str, list[tuple[int, Lot]]] = defaultdict(list)
+        for place, (i, r) in enumerate(self.draws):
+            self._columns_of[resources[r].name].append((self.first_draw + place, lots[i]))
+        over_w = dict.fromkeys(range(len(together)), 0.0)
+        for (kind, place, _), upper in (over or {}).items():
+            if kind == "together":
+                over_w[place] = max(over_w[place], upper * _UNIT_W)
+        self._wide_first = sorted(
+            ((bound, over_w[place]) for place, bound in enumerate(together)), key=lambda pair: -len(pair[0].names)
+        )
+        self._peaks_w = _peaks_w(together, [lot for lot in lots if lot.is_held])
         self._rows: list[tuple[list[tuple[int, float]], float, float]] = []
         self._most: dict[RowId, tuple[tuple[tuple[int, float], ...], float]] = {}
 
@@ -109,6 +124,17 @@ class _Form:
             entry_column=np.array([c for own, _, _ in self._rows for c, _ in own], dtype=np.int64),
             entry=np.array([v for own, _, _ in self._rows for _, v in own], dtype=np.float64),
         )  # fmt: skip
+
+    def columns_of(self, found: Split) -> Floats:
+        """Return the columns that say the same as a split."""
+        columns = np.zeros(self.first_draw + len(self.draws))
+        drawn = [dict(own) for own in found.drawn_w]
+        for place, (i, r) in enumerate(self.draws):
+            columns[self.first_draw + place] = drawn[i].get(self.resources[r].name, 0.0) / _UNIT_W
+        for i, lot in enumerate(self.lots):
+            columns[2 * i] = found.offer_w[i] / (_UNIT_W if lot.is_held else lot.step_w)
+            columns[2 * i + 1] = float(found.offer_w[i] > 0.0 and not lot.is_held)
+        return columns
 
     def exceeded(self, columns: Floats) -> dict[RowId, float]:
         """Return the rows that are exceeded and by how much, in kW or kWh."""
@@ -180,18 +206,13 @@ class _Form:
         lot = self.lots[i]
         rest = {resource.name: resource.sure_w[lot.steps] for resource in self.resources if suits(resource, lot)}
         there_w = np.zeros(lot.last_step - lot.first_step + 1)
-        for bound in sorted((b for b in self.together if b.rules(lot)), key=lambda bound: -len(bound.names)):
+        ruling = [(bound, over_w) for bound, over_w in self._wide_first if bound.rules(lot)]
+        for bound, over_w in ruling:
             own = [name for name in rest if bound.bounds(lot, name)]
             alone_w = sum((rest.pop(name) for name in own), np.zeros(len(there_w)))
-            there_w = there_w + np.minimum(alone_w, bound.sure_w + self._held_over_w(bound))
+            there_w = there_w + np.minimum(alone_w, bound.sure_w + over_w)
         there_w = sum(rest.values(), there_w)
         return min(lot.max_w, float(np.min(there_w)))
-
-    def _held_over_w(self, bound: Together) -> float:
-        """Return by how much a bound is exceeded by what is held. [W]"""
-        place = self.together.index(bound)
-        steps = range(bound.first_step, bound.last_step + 1)
-        return max(((self.over or {}).get(("together", place, t), 0.0) for t in steps), default=0.0) * _UNIT_W
 
     def _lot_rows(self, i: int) -> None:
         """A lot is off, or between its least and its most, and drawn in full in every step."""
@@ -210,49 +231,45 @@ class _Form:
         if own and upper < INF:
             self._most[key] = own, upper / _UNIT_W
 
-    def _drawn_of(self, names: Collection[str]) -> list[tuple[int, Lot, Resource]]:
-        """Return the columns of what is drawn of some resources."""
-        return [
-            (self.first_draw + place, self.lots[i], self.resources[r])
-            for place, (i, r) in enumerate(self.draws)
-            if self.resources[r].name in names
-        ]
-
     def _power_rows(self, r: int) -> None:
         """A resource gives each watt once in a step."""
-        drawn = self._drawn_of({self.resources[r].name})
-        for t, most_w in enumerate(self.resources[r].sure_w):
-            self._at_most(("power", r, t), ((c, 1.0) for c, lot, _ in drawn if lot.is_in(t)), float(most_w))
+        drawn = self._columns_of[self.resources[r].name]
+        if np.isfinite(self.resources[r].sure_w).any():
+            for t, most_w in enumerate(self.resources[r].sure_w):
+                self._at_most(("power", r, t), ((c, 1.0) for c, lot in drawn if lot.is_in(t)), float(most_w))
 
     def _energy_rows(self, r: int) -> None:
         """A resource gives its energy once within a slot and its recovery; a lot that draws none leaves nothing to bound."""
         resource = self.resources[r]
-        drawn = [(c, lot) for c, lot, _ in self._drawn_of({resource.name}) if lot.sustain_h > 0.0]
+        drawn = [(c, lot) for c, lot in self._columns_of[resource.name] if lot.sustain_h > 0.0]
         for t, most_wh in enumerate(resource.left_wh) if not resource.is_endless else ():
             if any(lot.is_in(t) for _, lot in drawn):
-                near = ((c, lot.sustain_h) for c, lot in drawn if resource.is_missing(lot, t))
+                near = ((c, lot.sustain_h) for c, lot in drawn if lot.is_in(t, resource.recovery_steps))
                 self._at_most(("energy", r, t), near, float(most_wh))
 
     def _together_rows(self, place: int) -> None:
         """What is sure of several resources is given once by all of them, in the slots of the lots that are sold."""
         bound = self.together[place]
-        drawn = [c for c in self._drawn_of(bound.names) if bound.bounds(c[1], c[2].name)]
+        if not bound.is_held and self.over is None:
+            return
+        drawn = [
+            (c, lot)
+            for name in sorted(bound.names)
+            for c, lot in self._columns_of[name]
+            if bound.bounds(lot, name) and lot.first_step <= bound.last_step and bound.first_step <= lot.last_step
+        ]
         users = [i for i, lot in enumerate(self.lots) if bound.is_of(lot) and not lot.is_held]
+        once: set[tuple[tuple[int, float], ...]] = set()
         for t in range(bound.first_step, bound.last_step + 1):
-            own = [(c, 1.0) for c, lot, _ in drawn if lot.is_in(t)]
+            own = tuple((c, 1.0) for c, lot in drawn if lot.is_in(t))
             if bound.is_held:
                 self._at_most(("together", place, t), own, bound.sure_w)
-            elif self.over is not None and own:
-                most_w = self._most_at_w(bound, t)
-                for i in users:
-                    switch = (2 * i + 1, (most_w - bound.sure_w) / _UNIT_W)
-                    self._rows.append(([*own, switch], -INF, most_w / _UNIT_W))
-
-    def _most_at_w(self, bound: Together, t: int) -> float:
-        """Return the most that is drawn in a step of the same resources, whatever is sold. [W]"""
-        held_w = sum(lot.max_w for lot in self.lots if lot.is_held and lot.is_in(t))
-        same = (b for b in self.together if (b.names, b.within_s) == (bound.names, bound.within_s))
-        return held_w + max(b.sure_w for b in same if b.first_step <= t <= b.last_step)
+            elif own and own not in once:
+                once.add(own)
+                # What is held, and what is sold without this slot, may be more: the bound is in force once a lot of it is sold.
+                most_w = float(self._peaks_w[bound.names, bound.within_s][bound.first_step : bound.last_step + 1].max())
+                switches = ((2 * i + 1, (most_w - bound.sure_w) / _UNIT_W) for i in users)
+                self._rows += [([*own, switch], -INF, most_w / _UNIT_W) for switch in switches]
 
     def _group_rows(self) -> None:
         groups: dict[str, list[tuple[int, float]]] = defaultdict(list)
@@ -260,3 +277,17 @@ class _Form:
             if lot.group and not lot.is_held:
                 groups[lot.group].append((2 * i + 1, 1.0))
         self._rows += [(entries, -INF, 1.0) for entries in groups.values()]
+
+
+def _peaks_w(together: Sequence[Together], held: Sequence[Lot]) -> dict[tuple[frozenset[str], float], Floats]:
+    """Return the most that can be drawn of the same resources in each step, whatever is sold. [W]"""
+    steps = max((bound.last_step + 1 for bound in together), default=0)
+    found: dict[tuple[frozenset[str], float], Floats] = {}
+    for bound in together:
+        peak_w = found.setdefault((bound.names, bound.within_s), np.zeros(steps))
+        span = slice(bound.first_step, bound.last_step + 1)
+        peak_w[span] = np.maximum(peak_w[span], bound.sure_w)
+    held_w = np.zeros(steps)
+    for lot in held:
+        held_w[lot.steps] += lot.max_w
+    return {key: peak_w + held_w for key, peak_w in found.items()}

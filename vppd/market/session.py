@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,7 +14,9 @@ from rich.console import Console
 from vppd.errors import ConfigError
 from vppd.grid.fields import stamp
 from vppd.grid.ids import RandomIds
+from vppd.grid.reasons import Defect
 from vppd.grid.signing import KeyRing, Signer, read_jwks
+from vppd.grid.strict_json import parse_object
 from vppd.market import memory as kept
 from vppd.market.accounts import Tariff, account
 from vppd.market.link import Broker, Clerk, Line, opened
@@ -38,9 +39,10 @@ class Seller:
     def keys(self) -> KeyRing:
         """Return its public keys. Raises ConfigError."""
         try:
-            return KeyRing(read_jwks(self.agent, json.loads(self.jwks.read_text(encoding="utf-8"))))
-        except (OSError, ValueError) as error:
+            found = parse_object(self.jwks.read_bytes())
+        except (OSError, Defect) as error:
             raise ConfigError(f"{self.jwks}: is not a JWK set: {error}") from error
+        return KeyRing(read_jwks(self.agent, found))
 
 
 @dataclass(frozen=True, slots=True)

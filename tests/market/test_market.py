@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -233,6 +234,29 @@ def test_what_nobody_signed_is_no_offer(keys: Keys, tmp_path: Path) -> None:
     assert len(rig.market.ignored) == 4
     rig.say(good)
     assert len(rig.market.memory.book.entries) == 1
+
+
+def test_an_offer_beyond_reason_is_passed_over_and_the_others_are_not(keys: Keys) -> None:
+    """A price of 31 digits and half a watt that may not be cut cannot be cleared; the slot is, without them."""
+    rig = Rig(keys, need="1 MW")
+    dear = rig.plant.offer(bid_of(1, (1e3, 80.0)), GATE)
+    event = json.loads(dear.payload)
+    data = json.loads(_payload(event["data"]))
+    data["steps"][0]["price"] = "9" * 31
+    event["data"] = rig.plant.keys.agent.signer().sign(json.dumps(data).encode())
+    rig.say(replace(dear, payload=json.dumps(event).encode()))
+    rig.say(rig.plant.offer(bid_of(2, (1000.5, 80.0), divisible=False), GATE), rig.plant.offer(bid_of(3), GATE))
+    rig.at(GATE + timedelta(seconds=1))
+    assert [data["power"]["value"] for _, data in rig.plant.got] == [100_000]
+    (slot,) = results(rig.market)["slots"]
+    assert sorted(slot["passed_over"].values()) == [
+        "an indivisible bid must be of whole watts here", "its price has too many digits"
+    ]  # fmt: skip
+
+
+def _payload(token: str) -> bytes:
+    part = token.split(".")[1]
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def test_others_take_their_part_and_the_results_are_json(keys: Keys, tmp_path: Path) -> None:

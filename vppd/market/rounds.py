@@ -140,6 +140,8 @@ def _readable(entries: Sequence[Entry]) -> tuple[list[Offer], dict[str, str]]:
             offers.append(offer_of(entry))
         except ValueError as error:
             unfit[name_of(entry)] = str(error)
+        except ArithmeticError:
+            unfit[name_of(entry)] = "its price has too many digits"
     return offers, unfit
 
 

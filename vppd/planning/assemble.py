@@ -240,7 +240,7 @@ def _works(
                     "delay_cost_per_wh_h": float(known.plant.tier_cost_per_wh[i, tier]) / max(terms.defer_h[tier], 1.0),
                 }
             )
-            parts.chunks.append(chunk)
+            parts.add(chunk)
     return rows
 
 

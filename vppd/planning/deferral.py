@@ -73,8 +73,9 @@ def chunks(
         power_w = shed_w[tier]
         of = [_deadline(start + timedelta(seconds=k * step_s), defer_h[tier]) for k in range(len(power_w))]
         known = {key.until: found for key, found in owed.items() if (key.asset, key.tier) == (asset, tier)}
+        ends_s = np.array([until.timestamp() for until in of])
         for until in sorted({*of, *known}):
-            arrives_w = np.where(np.array([end == until for end in of]), power_w, 0.0)
+            arrives_w = np.where(ends_s == until.timestamp(), power_w, 0.0)
             found = _chunk(Key(asset, tier, until), arrives_w, known.get(until), start, step_s)
             if found is not None:
                 yield found

@@ -86,7 +86,14 @@ class Parts:
     shed_w: dict[int, Floats] = field(default_factory=dict)
     """By cluster: what may be shed of it but does not wait. [W]"""
     chunks: list[Chunk] = field(default_factory=list)
+    works: dict[str, list[str]] = field(default_factory=dict)
+    """By cluster: the names of its work that may wait."""
+
+    def add(self, chunk: Chunk) -> None:
+        """Note work that may wait."""
+        self.chunks.append(chunk)
+        self.works.setdefault(chunk.key.asset, []).append(chunk.key.name)
 
     def works_of(self, asset: str) -> list[str]:
         """Return the names of a cluster's work that may wait."""
-        return [chunk.key.name for chunk in self.chunks if chunk.key.asset == asset]
+        return self.works.get(asset, [])

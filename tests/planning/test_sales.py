@@ -111,6 +111,12 @@ def test_storage_that_is_planned_to_discharge_gives_only_the_rest() -> None:
     assert stock(found, "bess-b").paths_w.max() == pytest.approx(50e3)
 
 
+def test_storage_that_is_planned_to_charge_gives_no_more_than_at_rest() -> None:
+    """The baseline of an order is drawn without storage: charging that stops is no reduction."""
+    found = shelf(timetable=timetable(PLANT, {**REST, "bess-b": 150e3}, FULL))
+    assert stock(found, "bess-b").paths_w.max() == pytest.approx(CONFIG.assets[3].rated_discharge_w)
+
+
 def test_what_nothing_is_known_of_is_named() -> None:
     """Without plan and forecasts nothing is sold, and it is said of what."""
     found = shelf(outlook={}, timetable=None)

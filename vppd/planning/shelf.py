@@ -146,7 +146,8 @@ def _storage(
         return "its charge is not planned"
     kept_wh = (asset.reserve_frac + SOC_MARGIN_FRAC) * asset.capacity_wh
     spare_wh = np.maximum(stored_wh - kept_wh, 0.0) * asset.efficiency_frac
-    power_w = np.clip(asset.rated_discharge_w + planned_w, 0.0, None)
+    # A reduction is counted from rest: charging that stops is none. What is discharged anyway is not sold.
+    power_w = np.clip(asset.rated_discharge_w + np.minimum(planned_w, 0.0), 0.0, None)
     power_w = np.where(np.isnan(spare_wh), np.nan, power_w)
     usable_wh = max(asset.capacity_wh - kept_wh, 0.0)
     refill_s = 3600.0 * usable_wh / asset.efficiency_frac / max(asset.rated_charge_w, 1e-9)

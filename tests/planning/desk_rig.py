@@ -89,6 +89,8 @@ class Room:
     obliged: int = 0
     computed: int = 0
     fault: Exception | None = None
+    takes_s: float = 0.5
+    """How long the worker takes. [s]"""
     reserved: dict[str, tuple[Window, ...]] = field(default_factory=dict)
     desk: TradingDesk = field(init=False)
 
@@ -181,7 +183,7 @@ class Room:
     async def _decide(self, module: str, form: Mapping[str, Any], limit_s: float) -> Any:
         assert module == "vppd.planning.offer_worker"
         self.computed += 1
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(self.takes_s)
         if self.fault is not None:
             raise self.fault
         return answer_form(answered(question(form)))

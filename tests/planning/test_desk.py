@@ -10,7 +10,7 @@ import pytest
 
 from tests.grid.schemas import check
 from tests.planning.desk_rig import Room
-from tests.planning.market_rig import outlooks, product
+from tests.planning.market_rig import outlooks, product, timetable
 from vppd.errors import Unreachable
 from vppd.model import Outbound
 from vppd.snapshot import Health
@@ -105,7 +105,26 @@ async def test_what_may_still_be_awarded_is_not_sold_again() -> None:
         await room.until(14)
         book = room.offers()
     first = [o.bid.power_w for o in book if o.bid.interval.start == START + timedelta(minutes=15)]
-    assert sorted(first) == [300e3, 518e3], "all that is sure: one in ten samples of the halls is lower than 184 kW each"
+    assert sorted(first) == [300e3, 518e3], (
+        "all that is sure: one in ten samples of the halls is lower than 184 kW each"
+    )
+
+
+async def test_an_answer_that_comes_behind_a_gate_is_thrown_away() -> None:
+    """It would have moved power from a slot that can no more be changed to one that can: the same power on offer twice."""
+    dear = product(name="dear", gate={"before_delivery_s": 300.0}, min_bid_w=600e3)
+    expect = [{"product": "quick", "price_per_mwh": 300.0}, {"product": "dear", "price_per_mwh": 900.0}]
+    room = Room(market={"expect": expect}, products=(product(), dear))
+    whole, room.timetable = room.timetable, timetable(room.plant, {}, {})
+    async with room.trading():
+        await room.until(4.8)
+        assert [o.bid.product for o in room.offers()] == ["quick"]
+        room.timetable, room.takes_s = whole, 20.0
+        room.desk.wake()
+        await room.until(9.5)
+    assert [event.body["bid"]["product"] for event in room.told()] == ["quick"], (
+        "beside its 368 kW there is too little for dear"
+    )
 
 
 async def test_an_award_is_told_to_those_who_must_know() -> None:

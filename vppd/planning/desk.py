@@ -268,7 +268,12 @@ class TradingDesk:
         """Put what has changed into the ledger; the outbox sends what is there."""
         async with self._records.trading:
             at = self._clock.now()
-            found = changes(given.bids, play, self._records.offers, at + timedelta(seconds=MARGIN_S))
+            until = at + timedelta(seconds=MARGIN_S)
+            if any(slot.gate_closes_at <= until for slot in play):
+                # A gate has closed meanwhile: what stands there is no more what the others were reckoned with.
+                self._wake.set()
+                return
+            found = changes(given.bids, play, self._records.offers, until)
             if not found:
                 return
             try:

@@ -98,7 +98,7 @@ def test_four_weeks_give_quantiles_with_a_known_error(path: Path, weeks: dict[st
     assert (np.diff(values, axis=0) >= 0.0).all()
     assert ((values[0] <= truth) & (truth <= values[-1])).mean() > 0.5
     assert np.abs(values[2] / truth - 1.0).mean() < 0.08
-    assert len(paths) > 40
+    assert len(paths) > 15
 
 
 def test_bounds_hold_for_quantiles_and_paths(path: Path, weeks: dict[str, Floats]) -> None:
@@ -207,7 +207,7 @@ async def test_a_good_feed_speaks_and_is_scored_by_what_came(path: Path, weeks: 
     truth = hourly(weeks[PV], NOW, 24)
     sun = truth > 1e3
     assert ((values[0] <= truth * 1.001) & (truth <= values[-1] * 1.001))[sun].mean() > 0.6
-    assert len(paths) > 40
+    assert len(paths) > 15
     assert np.nanstd(paths[:, 2]) > 0.0
 
 

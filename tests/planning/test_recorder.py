@@ -168,6 +168,13 @@ async def test_a_restart_loses_no_more_than_its_step(recording: Recording) -> No
     assert np.isfinite(recording.means("load/main-a", 5)).tolist() == [True, True, True, False, False]
 
 
+async def test_less_than_half_a_step_is_not_measured(recording: Recording) -> None:
+    """A minute and a half does not stand for five."""
+    recording.pause(210.0)
+    await recording.run(STEP + 10)
+    assert np.isfinite(recording.means("load/main-a", 2)).tolist() == [False, True]
+
+
 async def test_a_gap_is_not_filled(recording: Recording) -> None:
     """After a pause the value stands for a few beats at most, and the steps in between are missing."""
     await recording.run(0)

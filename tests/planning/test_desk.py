@@ -127,6 +127,22 @@ async def test_an_answer_that_comes_behind_a_gate_is_thrown_away() -> None:
     )
 
 
+async def test_an_answer_that_an_award_has_overtaken_is_thrown_away() -> None:
+    """A bid that is taken before its gate cannot shrink any more: what was to take its place is not offered."""
+    dear = product(name="dear", gate={"before_delivery_s": 300.0}, min_bid_w=600e3)
+    expect = [{"product": "quick", "price_per_mwh": 300.0}, {"product": "dear", "price_per_mwh": 900.0}]
+    room = Room(market={"expect": expect}, products=(product(), dear))
+    whole, room.timetable = room.timetable, timetable(room.plant, {}, {})
+    async with room.trading():
+        await room.until(2)
+        room.timetable, room.takes_s = whole, 20.0
+        room.desk.wake()
+        await room.until(2.1)
+        await room.award(room.offers()[0], 300e3)
+        await room.until(9.5)
+    assert [event.body["bid"]["product"] for event in room.told()] == ["quick"]
+
+
 async def test_an_award_is_told_to_those_who_must_know() -> None:
     """The planner is woken, and what was not taken is free again once the slot has begun."""
     room = Room()

@@ -210,7 +210,8 @@ class TradingDesk:
         self._moments = next_moments(self._slots, now, market.lead_s)[:MOMENTS]
         self._say_closed(now)
         play = in_play(self._slots, now, market.lead_s)
-        asked = self._question(now, play)
+        open_ids = undecided(self._records.offers, now)
+        asked = self._question(now, play, open_ids)
         self._missing = asked.shelf.missing
         self._reserve(now, asked.shelf)
         given = Answer((), (), {}, "") if not (asked.sales or asked.held) else await self._computed(asked)
@@ -221,7 +222,7 @@ class TradingDesk:
         given = replace(given, short_w={sold: w for sold, w in given.short_w.items() if sold not in begun})
         self._say_short(given)
         self._answer = given
-        await self._publish(given, play)
+        await self._publish(given, play, open_ids)
 
     def _find_slots(self, now: datetime) -> tuple[Slot, ...]:
         """Return the slots of all products that are offered, the first to close first."""
@@ -234,10 +235,9 @@ class TradingDesk:
         ]
         return tuple(sorted(found, key=lambda slot: (slot.gate_closes_at, slot.start, slot.product)))
 
-    def _question(self, now: datetime, play: Sequence[Slot]) -> Question:
+    def _question(self, now: datetime, play: Sequence[Slot], open_ids: frozenset[str]) -> Question:
         """Return what is to be decided: the slots in play, beside those that could be sold for the same time later on."""
         records, outlook = self._records, self._foreseen.outlook()
-        open_ids = undecided(records.offers, now)
         taken = {
             place_of_bid(o.bid) for bid_id, o in records.offers.items() if bid_id not in open_ids and o.awarded_w > 0.0
         }
@@ -264,13 +264,13 @@ class TradingDesk:
         self._trouble = ""
         return given
 
-    async def _publish(self, given: Answer, play: Sequence[Slot]) -> None:
+    async def _publish(self, given: Answer, play: Sequence[Slot], open_ids: frozenset[str]) -> None:
         """Put what has changed into the ledger; the outbox sends what is there."""
         async with self._records.trading:
             at = self._clock.now()
             until = at + timedelta(seconds=MARGIN_S)
-            if any(slot.gate_closes_at <= until for slot in play):
-                # A gate has closed meanwhile: what stands there is no more what the others were reckoned with.
+            if open_ids != undecided(self._records.offers, until):
+                # A gate has closed meanwhile, or an award has come: what stands there is no more what the others were reckoned with.
                 self._wake.set()
                 return
             found = changes(given.bids, play, self._records.offers, until)

@@ -62,6 +62,11 @@ def further_cost(problem: Json, answer: Json) -> float:
             late_h = max(0, t - load["first_step"]) * step_h
             total += load.get("delay_cost_per_wh_h", 0.0) * late_h * power_w * step_h
         total += load.get("curtail_cost_per_wh", 0.0) * max(0.0, load["energy_wh"] - sum(power) * step_h)
+    for reserve in problem.get("reserves", []):
+        held = answer["reserves"][reserve["name"]].values()
+        for t, asked in enumerate(reserve["power_w"]):
+            missing = max(0.0, asked - sum(series[t] for series in held))
+            total += reserve.get("shortfall_cost_per_wh", 0.0) * missing * step_h
     price = problem.get("green", {}).get("shortfall_cost_per_wh", 0.0)
     return float(total + price * sum(max(0.0, short) for _, short, _ in _green(problem, answer)))
 
@@ -127,8 +132,10 @@ def _reserves(problem: Json, answer: Json) -> Iterator[tuple[str, float, float]]
             }
             yield f"{reserve['name']} by others", float(len(held.keys() - names)), 0.0
             given = sum(series[t] for series in held.values())
-            yield f"{reserve['name']} step {t}", reserve["power_w"][t] - given, size_w
-            asked[reserve["direction"]] += reserve["power_w"][t]
+            short = reserve["power_w"][t] - given
+            yield f"{reserve['name']} step {t}", short * ("shortfall_cost_per_wh" not in reserve), size_w
+            yield f"{reserve['name']} too much {t}", -short, size_w
+            asked[reserve["direction"]] += given
         yield "room for down", (net + asked["down"] - site["import_max_w"]) * (asked["down"] > 0.0), size_w
         yield "room for up", (asked["up"] - net - site["export_max_w"]) * (asked["up"] > 0.0), size_w
     for battery in problem["batteries"]:
@@ -256,6 +263,8 @@ class FurtherRows:
         for load in able(self.problem, reserve, "flexible_loads"):
             if t in self.to.at[f"load/{load['name']}"]:
                 terms[self._hold(reserve, load["name"], t)] = 1.0
+        if "shortfall_cost_per_wh" in reserve:
+            terms[self.to.add(0.0, np.inf, reserve["shortfall_cost_per_wh"] * 1e3 * self.to.step_h)] = 1.0
         if reserve["power_w"][t] > 0.0:
             self.to.row(reserve["power_w"][t] / 1e3, np.inf, terms)
 
@@ -275,14 +284,13 @@ class FurtherRows:
 
     def _connection(self, t: int) -> None:
         bought, sold, site = self.to.at["bought"][t], self.to.at["sold"][t], self.problem["site"]
-        asked = {
-            direction: sum(r["power_w"][t] for r in self.problem["reserves"] if r["direction"] == direction) / 1e3
-            for direction in ("up", "down")
-        }
-        if asked["down"]:
-            self.to.row(-np.inf, site["import_max_w"] / 1e3 - asked["down"], {bought: 1.0, sold: -1.0})
-        if asked["up"]:
-            self.to.row(-np.inf, site["export_max_w"] / 1e3 - asked["up"], {sold: 1.0, bought: -1.0})
+        for direction, key, into, out in (("down", "import_max_w", bought, sold), ("up", "export_max_w", sold, bought)):
+            terms = {into: 1.0, out: -1.0}
+            for kind in ("batteries", "flexible_loads"):
+                for asset in self.problem[kind]:
+                    terms |= self._sum(asset["name"], direction, t)[0]
+            if len(terms) > 2:
+                self.to.row(-np.inf, site[key] / 1e3, terms)
 
     def _battery(self, battery: Json, direction: str, t: int) -> None:
         name, at = battery["name"], self.to.at

@@ -229,6 +229,8 @@ def _any_reserve(draw: st.DrawFn, k: int, problem: Json) -> Json:
         "power_w": draw(st.lists(st.sampled_from([0.0, 0.0, 20.0, 50.0, 300.0]), min_size=steps, max_size=steps)),
         "sustain_h": draw(st.sampled_from([0.0, 0.1, 0.5, 1.5])),
     }
+    if draw(st.booleans()):
+        found["shortfall_cost_per_wh"] = draw(st.sampled_from([0.0, 1e-5, 1e-3]))
     some: bool = draw(st.booleans())
     if names and some:
         found["resources"] = draw(st.lists(st.sampled_from(names), unique=True))

@@ -152,6 +152,25 @@ def test_reserves_share_what_there_is() -> None:
     assert scheduled(none_left)["status"] == "infeasible"
 
 
+def test_a_reserve_with_a_price_is_held_as_far_as_it_can_be() -> None:
+    """Of more than there is all is held that can be, the rest costs its price; below what holding costs none is held."""
+    asked = {
+        "name": "up",
+        "direction": "up",
+        "power_w": [500.0, 0.0, 0.0, 0.0],
+        "sustain_h": 0.0,
+        "resources": ["bess"],
+    }
+    short = scheduled(site(reserves=[asked | {"shortfall_cost_per_wh": 0.01}]))
+    assert scheduled(site(reserves=[asked | {"power_w": [900.0, 0.0, 0.0, 0.0]}]))["status"] == "infeasible"
+    assert short["reserve_shortfall_w"]["up"] == pytest.approx([0.0] * 4, abs=1e-3)
+    most = scheduled(site(reserves=[asked | {"power_w": [900.0, 0.0, 0.0, 0.0], "shortfall_cost_per_wh": 0.01}]))
+    assert most["reserve_shortfall_w"]["up"] == pytest.approx([100.0, 0.0, 0.0, 0.0], abs=1e-3)
+    assert most["costs"]["reserve_shortfall"] == pytest.approx(1.0)
+    cheap = scheduled(site(reserves=[asked | {"shortfall_cost_per_wh": 0.0}]))
+    assert cheap["costs"]["reserve_shortfall"] == 0.0
+
+
 def test_a_feed_keeps_its_limits() -> None:
     """What is behind a feed stays within the feed's limits, and only its own source is held back for that."""
     sources = [

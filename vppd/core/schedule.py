@@ -258,7 +258,10 @@ class _Search:
 
     def _offer_merit(self) -> None:
         aside = narrowed(self.problem)
-        self._offer(merit_order(aside, self._rungs() if aside is self.problem else _ladders(aside)))
+        if aside is not self.problem:
+            self._offer(merit_order(aside, _ladders(aside)))
+        if not self._has_plan():
+            self._offer(merit_order(self.problem, self._rungs()))
 
     def _heuristic(self) -> Answer:
         return Answer(Status.HEURISTIC, self.plan, self.lower, self._took_s())

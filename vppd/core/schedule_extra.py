@@ -37,6 +37,8 @@ class Reserve:
     """Towards less consumption; else towards more."""
     power_w: Floats
     sustain_h: float
+    shortfall_cost_per_wh: float | None
+    """What each W not held for an hour costs; None where all of it must be held."""
     batteries: Bools
     loads: Bools
 

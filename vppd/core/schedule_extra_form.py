@@ -61,6 +61,8 @@ def _reserve(table: Table, named: Named, steps: int) -> Reserve:
     up = table.one_of("direction", "up", "down") == "up"
     power_w = table.series("power_w", steps, lower=0.0)
     sustain_h = table.number("sustain_h", lower=0.0)
+    key = "shortfall_cost_per_wh"
+    shortfall_cost_per_wh = table.number(key, lower=0.0) if table.has(key) else None
     among = Named(named.batteries, (), named.loads)
     wanted = [*named.batteries, *named.loads] if everyone else _members(table, "resources", among)
     table.done()
@@ -69,6 +71,7 @@ def _reserve(table: Table, named: Named, steps: int) -> Reserve:
         up=up,
         power_w=power_w,
         sustain_h=sustain_h,
+        shortfall_cost_per_wh=shortfall_cost_per_wh,
         batteries=_mask(named.batteries, wanted),
         loads=_mask(named.loads, wanted),
     )

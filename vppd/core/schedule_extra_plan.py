@@ -11,6 +11,9 @@ from vppd.core.schedule_extra import Extras, Feed, Green, Reserve
 from vppd.core.schedule_problem import Problem
 from vppd.snapshot import Floats
 
+FURTHER = ("demand_charge", "delay", "curtailed_load", "reserve_shortfall", "green_shortfall")
+"""What may cost something beyond energy, wear and carbon."""
+
 
 @dataclass(frozen=True, slots=True)
 class Powers:
@@ -23,9 +26,9 @@ class Powers:
     load_w: Floats
 
 
-def further_costs(problem: Problem, extras: Extras, plan: Powers) -> dict[str, float]:
+def further_costs(problem: Problem, extras: Extras, plan: Powers, held_w: Floats) -> dict[str, float]:
     """Return what the plan costs beyond energy (with its carbon) and wear, by cause, in the currency of the prices."""
-    found = {"demand_charge": 0.0, "delay": 0.0, "curtailed_load": 0.0, "green_shortfall": 0.0}
+    found = dict.fromkeys(FURTHER, 0.0)
     if extras.demand is not None:
         above_w = float(plan.import_w.max()) - extras.demand.billed_peak_w
         found["demand_charge"] = extras.demand.cost_per_w * max(above_w, 0.0)
@@ -33,11 +36,21 @@ def further_costs(problem: Problem, extras: Extras, plan: Powers) -> dict[str, f
     late_h = np.maximum(np.arange(problem.steps) - problem.loads.first_step[:, None], 0) * step_h
     found["delay"] = float((terms.delay_cost_per_wh_h[:, None] * late_h * plan.load_w).sum() * step_h)
     found["curtailed_load"] = float(np.dot(terms.curtail_cost_per_wh, unserved_wh(problem, extras, plan.load_w)))
+    short_wh = reserve_short_w(extras, held_w).sum(axis=1) * step_h
+    for reserve, missing_wh in zip(extras.reserves, short_wh, strict=True):
+        found["reserve_shortfall"] += (reserve.shortfall_cost_per_wh or 0.0) * float(missing_wh)
     green = extras.green
     if green is not None and green.shortfall_cost_per_wh is not None:
-        short_wh = sum(max(0.0, missing_wh) for _, missing_wh, _ in green_missing(problem, green, plan))
-        found["green_shortfall"] = green.shortfall_cost_per_wh * short_wh
+        missed_wh = sum(max(0.0, missing_wh) for _, missing_wh, _ in green_missing(problem, green, plan))
+        found["green_shortfall"] = green.shortfall_cost_per_wh * missed_wh
     return found
+
+
+def reserve_short_w(extras: Extras, held_w: Floats) -> Floats:
+    """Return by how much less than asked is held of each reserve at each step, shape (reserve, step). [W]"""
+    given_w = held_w.sum(axis=1)
+    asked_w = np.array([reserve.power_w for reserve in extras.reserves]).reshape(given_w.shape)
+    return np.asarray(np.maximum(asked_w - given_w, 0.0))
 
 
 def carbon_g(problem: Problem, extras: Extras, import_w: Floats) -> float:
@@ -112,7 +125,8 @@ def _over_headroom(problem: Problem, extras: Extras, plan: Powers, held_w: Float
     now_w = np.vstack((plan.battery_w, plan.load_w))
     for reserve, given_w in zip(extras.reserves, held_w, strict=True):
         able = np.concatenate((reserve.batteries, reserve.loads))
-        yield float((reserve.power_w - given_w[able].sum(axis=0)).max())
+        if reserve.shortfall_cost_per_wh is None:
+            yield float((reserve.power_w - given_w[able].sum(axis=0)).max())
         yield float(given_w[~able].sum())
     up = _of(extras.reserves, held_w, up=True)
     down = _of(extras.reserves, held_w, up=False)
@@ -124,7 +138,8 @@ def _over_headroom(problem: Problem, extras: Extras, plan: Powers, held_w: Float
         (False, problem.import_max_w, plan.import_w),
         (True, problem.export_max_w, -plan.import_w),
     ):
-        yield float((net_w + extras.reserved_w(up=towards_up, steps=problem.steps) - limit_w).max())
+        called_w = (up if towards_up else down).sum(axis=0)
+        yield float(np.where(called_w > 0.0, net_w + called_w - limit_w, 0.0).max())
 
 
 def _over_energy(problem: Problem, extras: Extras, plan: Powers, held_w: Floats) -> Iterator[float]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vppd.core.schedule_extra import Extras
-from vppd.core.schedule_extra_plan import carbon_g, feed_w, further_costs, unserved_wh
+from vppd.core.schedule_extra_plan import carbon_g, feed_w, further_costs, reserve_short_w, unserved_wh
 from vppd.core.schedule_plan import Plan
 from vppd.core.schedule_problem import Problem
 from vppd.snapshot import Floats
@@ -19,7 +19,7 @@ DIGITS = 6
 def further_report(problem: Problem, extras: Extras, plan: Plan) -> dict[str, Any]:
     """Return the keys that an answer has when the instance asks for more than energy."""
     assets = (*problem.batteries.names, *problem.loads.names)
-    held_w = plan.held_w if plan.held_w is not None else np.zeros((len(extras.reserves), len(assets), problem.steps))
+    held_w = _held_w(problem, extras, plan)
     reserves = {
         reserve.name: {name: listed(row) for name, row in zip(assets, rows, strict=True) if row.any()}
         for reserve, rows in zip(extras.reserves, held_w, strict=True)
@@ -30,15 +30,25 @@ def further_report(problem: Problem, extras: Extras, plan: Plan) -> dict[str, An
         "peak_w": max(float(plan.import_w.max()), 0.0),
         "carbon_g": None if extras.carbon is None else carbon_g(problem, extras, plan.import_w),
         "reserves": reserves,
+        "reserve_shortfall_w": {
+            reserve.name: listed(row)
+            for reserve, row in zip(extras.reserves, reserve_short_w(extras, held_w), strict=True)
+            if reserve.shortfall_cost_per_wh is not None
+        },
         "feeds": {feed.tag: listed(feed_w(feed, plan.powers())) for feed in extras.feeds},
         "unserved_wh": {name: float(wh) for name, wh in unserved if wh > 0.0},
         "green": green_shares(problem, plan),
     }
 
 
+def _held_w(problem: Problem, extras: Extras, plan: Plan) -> Floats:
+    assets = len(problem.batteries.names) + len(problem.loads.names)
+    return plan.held_w if plan.held_w is not None else np.zeros((len(extras.reserves), assets, problem.steps))
+
+
 def costs(problem: Problem, extras: Extras, plan: Plan) -> dict[str, float]:
     """Return the plan's cost by cause, in the currency of the prices; they add up to it."""
-    further = further_costs(problem, extras, plan.powers())
+    further = further_costs(problem, extras, plan.powers(), _held_w(problem, extras, plan))
     wear = problem.batteries.wear_cost_per_wh / 2.0 * np.abs(plan.battery_w).sum(axis=1)
     worn = float(wear.sum()) * problem.step_h
     carbon = 0.0

@@ -14,7 +14,7 @@ class Reserves(Blocks):
     def build(self, held: Ints) -> list[Named]:
         """Return the rows that the columns of ``held`` are bound by."""
         self._asked(held)
-        self._connection()
+        self._connection(held)
         for up in (True, False):
             self._battery_headroom(held, up=up)
             self._load_headroom(held, up=up)
@@ -44,20 +44,24 @@ class Reserves(Blocks):
             steps = np.flatnonzero(asked > 0.0)
             rows = self.matrix.rows(asked[steps], asked[steps], (np.zeros(len(steps), np.int64), 0.0))
             self.add(rows, held[k][:, steps], 1.0)
+            if reserve.shortfall_cost_per_wh is not None:
+                weight = reserve.shortfall_cost_per_wh / self.price_per_wh
+                self.matrix.entries(rows, self.matrix.columns(0.0, asked[steps], weight), 1.0)
             self.name(f"reserves.{reserve.name}.power_w", rows, steps, elastic=True)
 
-    def _connection(self) -> None:
+    def _connection(self, held: Ints) -> None:
         """Keep room at the site's connection for every reserve of a direction being called at once."""
         problem, at = self.problem, self.at
-        down_w, up_w = (self.extras.reserved_w(up=up, steps=self.steps) for up in (False, True))
-        for name, most_w, reserved_w, into, out in (
-            ("site.import_max_w", problem.import_max_w, down_w, at.imported, at.exported),
-            ("site.export_max_w", problem.export_max_w, up_w, at.exported, at.imported),
+        for name, most_w, up, into, out in (
+            ("site.import_max_w", problem.import_max_w, False, at.imported, at.exported),
+            ("site.export_max_w", problem.export_max_w, True, at.exported, at.imported),
         ):
-            steps = np.flatnonzero(reserved_w > 0.0)
-            most = (most_w - reserved_w[steps]) / self.unit_w
-            rows = self.matrix.rows(-INF, most, (into[steps], 1.0), (out[steps], -1.0))
-            self.name(f"{name} {most_w:g}: room for reserves", rows, steps, elastic=True)
+            called = [held[k] for k, _ in self.those(up=up)]
+            steps = np.flatnonzero(self.extras.reserved_w(up=up, steps=self.steps) > 0.0)
+            rows = self.matrix.rows(-INF, most_w / self.unit_w, (into[steps], 1.0), (out[steps], -1.0))
+            for columns in called:
+                self.add(rows, columns[:, steps], 1.0)
+            self.name(f"{name} {most_w:g}: room for reserves", rows, steps)
 
     def _battery_headroom(self, held: Ints, *, up: bool) -> None:
         """Power to spare at each step, and the energy for it at both ends of the step."""

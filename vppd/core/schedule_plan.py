@@ -54,8 +54,9 @@ def settled(problem: Problem, flows: Flows) -> Plan:
 
 def _with_extras(problem: Problem, extras: Extras, plan: Plan, held_w: Floats | None) -> Plan:
     powers = plan.powers()
-    value = plan.value + sum(further_costs(problem, extras, powers).values())
-    return replace(plan, value=value, held_w=allotted(problem, extras, powers) if held_w is None else held_w)
+    held_w = allotted(problem, extras, powers) if held_w is None else held_w
+    value = plan.value + sum(further_costs(problem, extras, powers, held_w).values())
+    return replace(plan, value=value, held_w=held_w)
 
 
 def _given(problem: Problem, given_w: Floats) -> Floats:

@@ -263,10 +263,10 @@ def _show(config: Path, path: str, as_json: bool, module: str, table: str) -> No
 
 def _export(config: Path, folder: Path) -> None:
     from vppd.config.load import load
-    from vppd.planning.export import exported
+    from vppd.planning.submission import submit
     from vppd.runtime.clock import SystemClock
 
-    files = exported(load(config), folder, SystemClock().now())
+    files = submit(load(config), folder, SystemClock().now())
     typer.echo("\n".join(map(str, files)) or "No bid is open.")
 
 

@@ -5,10 +5,12 @@ A machine that does other work at the same time is allowed for by a measure take
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from tests.bench import bench_agents, bench_beat_daemon, bench_decide, bench_dispatch_latency, bench_redfish
+from tests.bench import bench_agents, bench_beat_daemon, bench_decide, bench_dispatch_latency, bench_p90, bench_redfish
 from tests.bench.__main__ import judged
+from tests.bench.p90_profiles import SYNTHETIC
 from tests.support import require
 
 ORDERS = 30
@@ -76,6 +78,15 @@ def test_an_order_is_at_a_thousand_agents_within_a_second() -> None:
     stretch, allowed_ms = found["machine_stretch"], bench_agents.ALLOWED_MS
     is_kept_busy = stretch > BUSY_STRETCH and found["order_p50_ms"] <= allowed_ms * stretch
     assert found["order_p99_ms"] <= allowed_ms or is_kept_busy
+
+
+@pytest.mark.parametrize(("name", "days"), [("batch jobs", 27), ("regime change", 40)])
+@pytest.mark.timeout(300)
+def test_what_is_sold_is_there_nine_times_in_ten(name: str, days: int) -> None:
+    """On weeks held back at most a tenth of what was sold is missing, and at least half of that: nothing is left in the drawer."""
+    found = bench_p90.measure(SYNTHETIC[name](np.random.default_rng(1)), days=days, method="seasonal")
+    assert bench_p90.AT_LEAST_FRAC <= found["missed_frac"] <= bench_p90.ALLOWED_FRAC
+    assert found["revenue_of_bound_frac"] >= 0.6
 
 
 def test_a_figure_is_judged_by_the_limit_beside_it() -> None:

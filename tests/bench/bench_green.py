@@ -194,7 +194,8 @@ def case(name: str, problem: Json, unheld: dict[str, Floats], answer: Json) -> d
     before, share_before = shares(problem, inflexible_w + np.sum(list(unheld.values()), axis=0))
     after, share_after = shares(problem, inflexible_w + planned_w)
     groups = {"cluster": list(answer["flexible_loads"])}
-    budget_w = hourly_budgets(answer["flexible_loads"], groups, 900.0)["cluster"]
+    always_w = {"cluster": problem["feeds"][0]["inflexible_load_w"]}
+    budget_w = hourly_budgets(answer["flexible_loads"], groups, 900.0, always_w=always_w)["cluster"]
     return {
         "bench": "green",
         "case": name,

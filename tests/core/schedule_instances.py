@@ -181,6 +181,10 @@ def _any_load(draw: st.DrawFn, k: int, steps: int) -> Json:
     }
 
 
+MOSTLY = st.sampled_from([True, True, False])
+"""Rules are rather priced than hard: hard ones leave few instances with a schedule."""
+
+
 @st.composite
 def rich_instance(draw: st.DrawFn) -> Json:
     """Return an instance of a few steps that uses any of the optional keys."""
@@ -215,7 +219,7 @@ def _any_terms(draw: st.DrawFn, steps: int) -> Json:
         found["curtail_cost_per_wh"] = draw(st.sampled_from([0.0, 5e-5, 1e-3]))
     if draw(st.booleans()):
         found["rebound_frac"] = draw(st.sampled_from([0.0, 0.3, 1.0]))
-        found["rebound_steps"] = draw(st.integers(1, steps))
+        found["rebound_steps"] = draw(st.integers(1, steps + 2))
     return found
 
 
@@ -229,7 +233,7 @@ def _any_reserve(draw: st.DrawFn, k: int, problem: Json) -> Json:
         "power_w": draw(st.lists(st.sampled_from([0.0, 0.0, 20.0, 50.0, 300.0]), min_size=steps, max_size=steps)),
         "sustain_h": draw(st.sampled_from([0.0, 0.1, 0.5, 1.5])),
     }
-    if draw(st.booleans()):
+    if draw(MOSTLY):
         found["shortfall_cost_per_wh"] = draw(st.sampled_from([0.0, 1e-5, 1e-3]))
     some: bool = draw(st.booleans())
     if names and some:
@@ -244,8 +248,8 @@ def _any_green(draw: st.DrawFn, steps: int) -> Json:
     if draw(st.booleans()):
         found |= {"share_of_load_frac": draw(part), "self_use_frac": draw(part)}
     if draw(st.booleans()):
-        found["window_steps"] = draw(st.integers(1, steps))
-    if draw(st.booleans()):
+        found["window_steps"] = draw(st.integers(1, steps + 2))
+    if draw(MOSTLY):
         found["shortfall_cost_per_wh"] = draw(st.sampled_from([1e-5, 1e-3]))
     if draw(st.booleans()):
         energy = st.sampled_from([0.0, 100.0, 500.0, 2000.0])
@@ -256,7 +260,7 @@ def _any_green(draw: st.DrawFn, steps: int) -> Json:
 @st.composite
 def _any_feed(draw: st.DrawFn, k: int, names: list[str], steps: int) -> Json:
     power = st.integers(0, 20).map(lambda v: v * 100.0)
-    found: Json = {"tag": f"feed-{k}", "import_max_w": 2.0 * draw(power) + draw(power)}
+    found: Json = {"tag": f"feed-{k}", "import_max_w": 3.0 * draw(power) + draw(power)}
     found["members"] = draw(st.lists(st.sampled_from(names), unique=True)) if names else []
     if draw(st.booleans()):
         found["export_max_w"] = draw(power)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from tests.core.schedule_instances import Json, day, rich_day
 from tests.core.schedule_oracle import best_cost, breaches, cost_of
-from vppd.core.schedule import solve
+from vppd.core.schedule import Status, solve
 from vppd.core.schedule_bound import battery_prices, least_cost
 from vppd.core.schedule_groups import grouped
 from vppd.core.schedule_problem import parse
@@ -388,6 +390,15 @@ def test_without_time_every_optional_key_is_kept() -> None:
     assert not breaches(problem, answer)
 
 
+def test_the_example_in_the_documentation_is_an_instance() -> None:
+    """Both examples of docs/scheduling.md together are one instance that has a schedule."""
+    text = (Path(__file__).parents[2] / "docs/scheduling.md").read_text(encoding="utf-8")
+    plain, further = (json.loads(part.split("```")[0]) for part in text.split("```json")[1:3])
+    loads = [plain["flexible_loads"][0] | further["flexible_loads"][0]]
+    instance = parse(plain | further | {"flexible_loads": loads})
+    assert solve(instance, perf_counter).status is Status.OPTIMAL
+
+
 def test_people_are_told_what_the_cost_is_made_of() -> None:
     """The few lines for people name the parts of the cost, the carbon and the green shares."""
     instance = parse(rich_day(2, 2))
@@ -450,7 +461,7 @@ def test_batteries_optima_at_all_their_prices_prove_more_than_the_relaxation() -
         pytest.param({"carbon_cost_per_g": 1.0}, "carbon_g_per_wh: is missing", id="carbon"),
         pytest.param({"green": {}}, "green.share_of_load_frac: is missing", id="green"),
         pytest.param({"green": {"self_use_frac": 2}}, "green.self_use_frac: is 2, must be", id="green-part"),
-        pytest.param({"green": {"self_use_frac": 1, "window_steps": 9}}, "is 9, must be from 1 to 4", id="window"),
+        pytest.param({"green": {"self_use_frac": 1, "window_steps": 0}}, "is 0, must be from 1 to", id="window"),
         pytest.param({"reserves": [{"name": "r"}]}, "reserves[0].direction: is missing", id="reserve"),
         pytest.param({"feeds": [{"tag": "a", "members": ["x"]}]}, "'x' is no battery or flexible load", id="member"),
         pytest.param({"feeds": [{"tag": "a", "extra": 1}]}, "feeds[0].extra: unknown key", id="unknown"),

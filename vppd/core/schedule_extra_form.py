@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vppd.core.schedule_extra import Carbon, DemandCharge, Extras, Feed, Green, GreenBefore, LoadTerms, Reserve
-from vppd.core.schedule_form import Table
+from vppd.core.schedule_form import MOST_STEPS, Table
 from vppd.snapshot import Bools, Floats
 
 KEYS = ("demand_charge", "reserves", "carbon_g_per_wh", "carbon_cost_per_g", "green", "feeds")
@@ -33,7 +33,7 @@ def read_extras(top: Table, loads: list[Table], named: Named, steps: int) -> Ext
         reserves=tuple(_reserve(table, named, steps) for table in _named_once(top.tables("reserves"), "name")),
         feeds=tuple(_feed(table, named, steps) for table in _named_once(top.tables("feeds"), "tag")),
         green=_green(top, steps),
-        terms=_terms(loads, steps),
+        terms=_terms(loads),
     )
 
 
@@ -107,7 +107,7 @@ def _green(top: Table, steps: int) -> Green | None:
     found = Green(
         share_of_load_frac=share,
         self_use_frac=own,
-        window_steps=table.count("window_steps", 1, max(steps, 1), max(steps, 1)),
+        window_steps=table.count("window_steps", 1, MOST_STEPS, max(steps, 1)),
         shortfall_cost_per_wh=table.number("shortfall_cost_per_wh", lower=0.0) if priced else None,
         before=_before(table),
     )
@@ -124,7 +124,7 @@ def _before(green: Table) -> GreenBefore:
     return found
 
 
-def _terms(loads: list[Table], steps: int) -> LoadTerms:
+def _terms(loads: list[Table]) -> LoadTerms:
     def per_load(key: str, upper: float = 1e15) -> Floats:
         return np.array([load.number(key, lower=0.0, upper=upper, value=0.0) for load in loads], dtype=np.float64)
 
@@ -137,7 +137,7 @@ def _terms(loads: list[Table], steps: int) -> LoadTerms:
         soft=soft,
         curtail_cost_per_wh=per_load("curtail_cost_per_wh"),
         rebound_frac=per_load("rebound_frac", 1.0),
-        rebound_steps=np.array([load.count("rebound_steps", 1, max(steps, 1), 1) for load in loads], dtype=np.int64),
+        rebound_steps=np.array([load.count("rebound_steps", 1, MOST_STEPS, 1) for load in loads], dtype=np.int64),
     )
 
 

@@ -95,7 +95,7 @@ class _Extension(Blocks):
             count = np.minimum(steps - first, over)
             least = (loads.min_w[k] + back * loads.max_w[k] * count) / self.unit_w
             rows = self.matrix.rows(least, INF, (self.at.load[k, steps], 1.0))
-            for before in range(1, over + 1):
+            for before in range(1, min(over, len(steps)) + 1):
                 self.matrix.entries(rows[before - 1 :], self.at.load[k, steps[before - 1 :] - before], back)
             self.name(f"flexible_loads.{loads.names[k]}.rebound_frac {terms.rebound_frac[k]:g}", rows, steps)
 

@@ -11,6 +11,7 @@ from vppd.snapshot import Floats
 
 MOST = 1e15
 """No number in a problem is larger: beyond it a solver's tolerances mean nothing."""
+MOST_STEPS = 10_000
 
 
 class Table:

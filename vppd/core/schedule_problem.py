@@ -8,13 +8,12 @@ import numpy as np
 
 from vppd.core.schedule_extra import Extras
 from vppd.core.schedule_extra_form import Named, read_extras
-from vppd.core.schedule_form import Table
+from vppd.core.schedule_form import MOST_STEPS, Table
 from vppd.errors import ConfigError
 from vppd.snapshot import Bools, Floats, Ints
 
 DEFAULT_TIME_LIMIT_S = 10.0
 DEFAULT_MIP_GAP_FRAC = 1e-3
-MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True, slots=True)

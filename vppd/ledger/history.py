@@ -28,6 +28,8 @@ STEP_S = 300.0
 DAY_STEPS = 288
 ISSUE_STEP_S = 900.0
 """Of what a feed said within so long, the newest is kept. [s]"""
+ISSUES_KEPT_S = 30 * 86_400.0
+"""What feeds said is kept no longer than this: their error is that of the last three weeks. [s]"""
 WAITING_MAX = 2 * DAY_STEPS
 """So many writes may wait for a disk that does not take them."""
 SERIES_BITS = 20
@@ -254,7 +256,8 @@ def _write_issue(db: apsw.Connection, issue: Issue) -> None:
 def _prune(db: apsw.Connection, newest: int, keep_s: float) -> None:
     oldest = newest - round(keep_s / STEP_S)
     db.execute("DELETE FROM days WHERE id < ?", (row_of(oldest // DAY_STEPS, 0),))
-    db.execute("DELETE FROM issues WHERE slot < ?", (oldest * round(STEP_S) // round(ISSUE_STEP_S),))
+    said = newest - round(min(keep_s, ISSUES_KEPT_S) / STEP_S)
+    db.execute("DELETE FROM issues WHERE slot < ?", (said * round(STEP_S) // round(ISSUE_STEP_S),))
 
 
 def microseconds(at: datetime) -> int:

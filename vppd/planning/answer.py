@@ -32,7 +32,6 @@ class Plan:
     """(n, h) what a cluster would draw beyond its budget if nothing waited, NaN for others. [W]"""
     curtailed_w: Floats
     """(n, h) what a source could give beyond its plan, NaN for others. [W]"""
-    price_import_per_wh: Floats
     solve_s: float
     gap_frac: float | None
 
@@ -69,8 +68,7 @@ def plan_of(assembled: Assembled, answer: Mapping[str, Any], made_at: datetime, 
         cost=float(answer["cost"]),
         conflicts=tuple(answer["conflicts"]),
     )
-    price = np.asarray(assembled.document["price_import_per_wh"])
-    return Plan(timetable, assembled, found, waits_w, curtailed_w, price, float(answer["solve_s"]), answer["gap"])
+    return Plan(timetable, assembled, found, waits_w, curtailed_w, float(answer["solve_s"]), answer["gap"])
 
 
 def _given(

@@ -81,7 +81,7 @@ def _ahead(plan: Plan, plant: Plant, after: datetime | None) -> list[dict[str, A
     return [
         {
             "start": start.isoformat(),
-            "price_per_mwh": _number(plan.price_import_per_wh[k] * 1e6),
+            "price_per_mwh": _number(plan.assembled.price_import_per_wh[k] * 1e6),
             "import_w": _number(table.import_w[k]),
             "renewable_w": _number(table.renewable_w[k]),
             "measured_import_w": None,

@@ -242,7 +242,7 @@ def _planned(plan: Plan, index: int) -> Planned:
         power_w=table.power_w[:, index],
         import_w=float(table.import_w[index]),
         renewable_w=float(table.renewable_w[index]),
-        price_per_wh=float(plan.price_import_per_wh[index]),
+        price_per_wh=float(plan.assembled.price_import_per_wh[index]),
     )
 
 

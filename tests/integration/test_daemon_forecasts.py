@@ -135,7 +135,7 @@ async def test_what_is_measured_and_said_is_foreseen(tmp_path: Path, plant: Smal
         assert source(view, "price/import") == "feed:spot"
     with reading(tmp_path / "state" / "history.db") as reader:
         assert np.isfinite(reader.array("load/main-a", midnight(1), 3600.0, 24)).all()
-        assert reader.newest_issue("spot", datetime.now(UTC)) is not None
+        assert reader.newest_issue("spot", "price/import", datetime.now(UTC)) is not None
 
 
 async def printed(config: Path) -> str:

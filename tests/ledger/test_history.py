@@ -90,7 +90,7 @@ async def test_old_days_go(path: Path) -> None:
     with reading(path) as reader:
         first = reader.first_day()
         assert first == datetime(2026, 7, 5, tzinfo=UTC)
-        assert reader.newest_issue("weather", step(10_000)) is None
+        assert reader.newest_issue("weather", "generation/pv", step(10_000)) is None
         assert reader.names == ("x",)
 
 
@@ -103,9 +103,13 @@ async def test_issues_are_found_by_when_they_were_known(path: Path) -> None:
         history.issue(said(step(6), 8.0))
         history.issue(second)
     with reading(path) as reader:
-        assert reader.newest_issue("weather", step(0) - timedelta(seconds=1)) is None
-        assert reader.newest_issue("nobody", step(9)) is None
-        early, late = reader.newest_issue("weather", step(2)), reader.newest_issue("weather", step(9))
+        assert reader.newest_issue("weather", "generation/pv", step(0) - timedelta(seconds=1)) is None
+        assert reader.newest_issue("nobody", "generation/pv", step(9)) is None
+        assert reader.newest_issue("weather", "generation/other", step(9)) is None
+        early, late = (
+            reader.newest_issue("weather", "generation/pv", step(2)),
+            reader.newest_issue("weather", "generation/pv", step(9)),
+        )
     assert early is not None
     assert late is not None
     assert (early.issued_at, early.levels, early.series) == (step(0), (), "generation/pv")

@@ -118,7 +118,7 @@ async def test_a_file_is_read_and_read_again_when_it_changes(store: Path, docume
         assert (shown["name"], shown["stale"], shown["fault"]) == ("spot", False, "")
         assert (shown["start"], shown["end"]) == ("2026-03-28T12:00:00+00:00", "2026-03-28T13:00:00+00:00")
     with reading(store) as reader:
-        found = reader.newest_issue("spot", NOW + timedelta(hours=1))
+        found = reader.newest_issue("spot", "price/import", NOW + timedelta(hours=1))
     assert found is not None
     np.testing.assert_allclose(found.values, [[60e-6, 2e-6, 3e-6, 4e-6]])
 

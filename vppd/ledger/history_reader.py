@@ -29,7 +29,7 @@ from vppd.snapshot import Floats
 
 _NEWEST = (
     "SELECT feed, series, issued_us, start_us, step_s, levels, vals FROM issues"
-    " WHERE feed = ? AND slot <= ? AND issued_us <= ? ORDER BY slot DESC LIMIT 1"
+    " WHERE feed = ? AND series = ? AND slot <= ? AND issued_us <= ? ORDER BY slot DESC LIMIT 1"
 )
 """By the slot, which is in the key: a back-test asks this hundreds of times of thousands of issues."""
 
@@ -65,11 +65,11 @@ class HistoryReader:
             row = self._rows("SELECT min(id) FROM days")[0][0]
         return None if row is None else EPOCH + timedelta(days=row >> SERIES_BITS)
 
-    def newest_issue(self, feed: str, until: datetime) -> Issue | None:
-        """Return the last thing that a feed had said by ``until``."""
+    def newest_issue(self, feed: str, series: str, until: datetime) -> Issue | None:
+        """Return the last thing that a feed had said of a series by ``until``; it may once have been about another one."""
         us = microseconds(until)
         with translated(self._path):
-            rows = self._rows(_NEWEST, (feed, us // round(ISSUE_STEP_S * 1e6), us))
+            rows = self._rows(_NEWEST, (feed, series, us // round(ISSUE_STEP_S * 1e6), us))
         return self._issue(*rows[0]) if rows else None
 
     def _means(self, name: str, first: int, count: int) -> Floats:

@@ -96,7 +96,7 @@ class Feeds:
         try:
             with reading(self._history.path) as reader:
                 for feed in self._feeds:
-                    feed.remember(reader.newest_issue(feed.config.name, self._clock.now()))
+                    feed.remember(reader.newest_issue(feed.config.name, feed.config.series, self._clock.now()))
         except (ConfigError, DeviceError) as error:
             log.info("feeds_not_remembered", reason=str(error))  # a first start has no history to look into
 
@@ -158,8 +158,7 @@ class _Feed:
 
     def remember(self, issue: Issue | None) -> None:
         """Take up what was said before a restart."""
-        if issue is not None and issue.series == self.config.series:
-            self._newest = issue
+        self._newest = issue
 
     async def take(self, content: Content) -> None:
         """Read content and put it into the history. Raises Garbled."""

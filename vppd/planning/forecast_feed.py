@@ -41,17 +41,17 @@ class Round:
 
 
 class SaidBefore:
-    """What one feed said, by origin."""
+    """What one feed said of a series, by origin."""
 
-    def __init__(self, reader: HistoryReader, feed: str, stale_after_s: float, whole: Round) -> None:
-        self._reader, self._feed, self._round = reader, feed, whole
+    def __init__(self, reader: HistoryReader, feed: str, series: str, stale_after_s: float, whole: Round) -> None:
+        self._reader, self._feed, self._series, self._round = reader, feed, series, whole
         self._stale_after = timedelta(seconds=stale_after_s)
         self._known: dict[int, Issue | None] = {}
 
     @property
     def newest(self) -> Issue | None:
         """Return what it said last, however long ago."""
-        return self._reader.newest_issue(self._feed, self._round.now)
+        return self._reader.newest_issue(self._feed, self._series, self._round.now)
 
     def method(self, history: Floats, steps: int, grid: Grid) -> Floats:
         """Return what the feed expected at the end of ``history``, (steps,): its median, or its only value."""
@@ -72,7 +72,7 @@ class SaidBefore:
         """Return what was known at an origin, and not stale then."""
         if origin not in self._known:
             at = self._round.at(origin)
-            issue = self._reader.newest_issue(self._feed, at)
+            issue = self._reader.newest_issue(self._feed, self._series, at)
             fresh = issue is not None and at - issue.issued_at <= self._stale_after
             self._known[origin] = issue if fresh else None
         return self._known[origin]

@@ -114,7 +114,7 @@ def _expect(wish: _Wish, reader: HistoryReader, whole: Round) -> _Found:
     own, reason = _own(history, wish, whole)
     if not wish.feed:
         return _Found(own, own.method if own else "", reason)
-    said = SaidBefore(reader, wish.feed, wish.stale_after_s, whole)
+    said = SaidBefore(reader, wish.feed, wish.name, wish.stale_after_s, whole)
     theirs = _theirs(said, history, own, wish, whole)
     if theirs is None:
         silent = f"{_silence(said, wish, whole)}; {reason}" if reason else _silence(said, wish, whole)

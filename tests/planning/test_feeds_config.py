@@ -113,3 +113,22 @@ def test_a_series_must_be_of_the_plant(tmp_path: Path, series: str, unit: str, c
     found, _ = written(tmp_path, text)
     assert any(complaint in problem for problem in found), found
     assert any("a table [forecast.feeds.broker], or [grid]" in problem for problem in found), found
+
+
+def test_files_are_looked_for_before_the_start(tmp_path: Path) -> None:
+    """Authorities and tokens must be there, and nobody else may read a token; the document itself may come later."""
+    (tmp_path / "open.token").write_text("x", encoding="utf-8")
+    (tmp_path / "open.token").chmod(0o644)
+    text = (
+        '[[forecast.feeds]]\nname="s"\nseries="price/import"\nkind="http"\nurl="https://a.example/x"\nunit="per_mwh"\n'
+        'ca_file="none.pem"\ntoken_file="open.token"\n'
+        '[[forecast.feeds]]\nname="t"\nseries="carbon"\nkind="mqtt"\ntopic="x"\nunit="g_per_kwh"\n'
+        'broker={host="b",ca_file="none.pem",username="u",password_file="none.password"}\n'
+    )
+    found, _ = written(tmp_path, text)
+    keys = [problem.partition(":")[0] for problem in found]
+    assert keys == [
+        "forecast.feeds[0].ca_file", "forecast.feeds[0].token_file", "forecast.feeds[1].broker.ca_file",
+        "forecast.feeds[1].broker.password_file",
+    ]  # fmt: skip
+    assert "can be read by others" in found[1]

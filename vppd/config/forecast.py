@@ -20,6 +20,7 @@ POWER_UNITS = ("w", "kw", "mw")
 PRICE_UNITS = ("per_wh", "per_kwh", "per_mwh")
 CARBON_UNITS = ("g_per_wh", "g_per_kwh", "kg_per_mwh", "lb_per_mwh")
 Unit = Literal["w", "kw", "mw", "per_wh", "per_kwh", "per_mwh", "g_per_wh", "g_per_kwh", "kg_per_mwh", "lb_per_mwh"]
+SECRET = ("token_file", "key_file", "password_file")
 HISTORY_STEP_S = 300.0
 DAY_S = 86_400.0
 
@@ -155,4 +156,20 @@ def feed_problems(
                     f"forecast.feeds[{i}].broker", "there is no broker", "a table [forecast.feeds.broker], or [grid]"
                 )
             )
+        found += _files(f"forecast.feeds[{i}]", feed)
+    return found
+
+
+def _files(where: str, feed: ForecastFeedConfig) -> list[Problem]:
+    """Return what is wrong with the files that a feed needs from the start; its document may come later."""
+    wanted = {f"{where}.{key}": getattr(feed, key) for key in ("ca_file", "token_file")}
+    if feed.broker is not None:
+        keys = ("ca_file", "cert_file", "key_file", "password_file")
+        wanted |= {f"{where}.broker.{key}": getattr(feed.broker, key) for key in keys}
+    found = []
+    for key, file in wanted.items():
+        if file is not None and not file.is_file():
+            found.append(Problem(key, f"there is no readable file {file}"))
+        elif file is not None and key.endswith(SECRET) and file.stat().st_mode & 0o077:
+            found.append(Problem(key, f"{file} can be read by others", "mode 0600"))
     return found

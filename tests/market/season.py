@@ -15,6 +15,7 @@ from decimal import Decimal
 
 import numpy as np
 
+from tests.market.season_plan import Plans, price_outlook
 from tests.market.season_products import ISSUER, MARKET, PEAK, PEAK_HOURS, READY
 from tests.market.season_report import Report
 from tests.market.season_world import MINUTES, START, WARM_DAYS, Truth, World, truth_of
@@ -44,6 +45,8 @@ STEP_S = 900.0
 REFRESH_MIN = 360
 """Forecasts are made anew so often. [min]"""
 FORESEEN_H = 40.0
+PLAN_MIN = 30
+"""And planned anew so often, and on every award. [min]"""
 FINE_S = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0)
 """Beats of a minute in which an order begins. [s]"""
 CALLED_FRAC = 0.15
@@ -64,6 +67,9 @@ class Season:
         self.deals: dict[str, Deal] = {}
         self.outlook: Mapping[str, Outlook] = {}
         self._series = {name: _means(values) for name, values in self.truth.series().items()}
+        self.plans = Plans(self.world.plant, STEP_S, self.obligations_at)
+        self._replan = True
+        self._wishes_w: Floats | None = None
         self._settling = Settling(self, self.world.plant, None, self._written)
         self._seq = 0
 
@@ -98,10 +104,12 @@ class Season:
         make = _known if self.foresight else _foreseen
         self.outlook = {
             name: Outlook(name, "seasonal", at, at, make(values, now, steps)) for name, values in self._series.items()
-        }
+        } | {"price/import": price_outlook(at, STEP_S, steps)}
 
     def _timetable(self, at: datetime) -> Timetable:
-        """Return the plan of storage: it rests at its charge, and comes back to it."""
+        """Return the plan of storage; with foresight, where nothing runs, it rests at its charge and comes back to it."""
+        if self.plans.timetable is not None:
+            return self.plans.timetable
         plant, steps = self.world.plant, round(FORESEEN_H * 3600.0 / STEP_S)
         n, start = len(plant.asset_ids), _floored(at)
         sold = [found.interval for found in self.obligations.values() if found.dispatch == "scheduled"]
@@ -192,6 +200,7 @@ class Season:
         self.obligations[deal.award_id] = obligation
         self.offers[deal.bid_id] = replace(offered, awarded_w=offered.awarded_w + deal.power_w)
         self.report.obligations += 1
+        self._replan = True
         self.world.orders += orders_of(obligation, award, _envelope(at), at)
 
     # deliver
@@ -223,10 +232,14 @@ class Season:
     def _live(self, minute: int) -> None:
         at = START + timedelta(minutes=minute)
         for second_s in self._beats(at):
-            snapshot, decision = self.world.beat(60.0 * minute + second_s)
+            snapshot, decision = self.world.beat(60.0 * minute + second_s, self._wishes_w)
             for moved in decision.transitions:
                 self._moved(moved)
             self._settling.take(snapshot, decision)
+        if self._replan or minute % PLAN_MIN == 0:
+            self.plans.make(snapshot, decision, self.outlook)
+            self._replan = False
+        self._wishes_w = self.plans.preferred_w(snapshot, decision)
 
     def _beats(self, at: datetime) -> tuple[float, ...]:
         """Return the beats of a minute: often when an order begins, and just before one begins or ends."""

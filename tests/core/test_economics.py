@@ -118,6 +118,18 @@ def test_a_new_step_is_no_step_of_the_site() -> None:
     assert world.state.wished_w is None, "nothing is left of the wishes"
 
 
+def test_a_band_that_cannot_be_run_in_is_no_trap() -> None:
+    """Storage that cannot run below a fifth of its rating gets across by a ramp that is slower than that."""
+    config = two_feeds(ramp_down_w_per_s=2e3, ramp_up_w_per_s=2e3)
+    assets = tuple(
+        asset.model_copy(update={"min_running_frac": 0.2 if asset.capacity_wh else 0.0}) for asset in config.assets
+    )
+    world = World(config=config.model_copy(update={"assets": assets}))
+    wishing(world, bess_b=-150e3)
+    world.step(80)
+    assert power_w(world, "bess-b") == pytest.approx(-150e3)
+
+
 def test_the_reserve_is_approached_slowly_and_no_failsafe_notices() -> None:
     """Storage that is wished empty ends above its reserve and the failsafe's margins."""
     world = World()

@@ -62,7 +62,8 @@ def preference(
     goal_w = np.where(wished, goal_w, free_w)
     goal_w = np.where(storage, _fitted(goal_w, storage, image, plant), goal_w)
     careful = bound[plant.node] & ~plant.fast
-    eased_w = _eased(_from(before_w, storage, state, image), goal_w, careful, plant, dt_s)
+    from_w = _from(before_w, storage & bound[plant.node], storage, state, image)
+    eased_w = _eased(from_w, goal_w, careful, plant, dt_s)
     # A budget above what a cluster would draw anyway is no hold; storage that is to rest is told so.
     moved = np.abs(eased_w - free_w) > SETTLED_W
     active = image.usable & ((wished & (storage | moved)) | (np.isfinite(before_w) & moved))
@@ -117,10 +118,14 @@ def _part(room_w: Floats, asked_w: Floats) -> Floats:
     return np.asarray(np.clip(room_w / np.maximum(asked_w, SETTLED_W), 0.0, 1.0))
 
 
-def _from(before_w: Floats, storage: Bools, state: State, image: Image) -> Floats:
-    """Return where each asset starts from: storage from its setpoint, others from how far their wish had got. [W]"""
+def _from(before_w: Floats, moved: Bools, storage: Bools, state: State, image: Image) -> Floats:
+    """Return where each asset starts from: from how far its wish had got, else from what it does. [W]
+
+    Storage that an order has ``moved`` starts from its setpoint. Elsewhere that may be the edge of a band it cannot run in.
+    """
     power_w = np.where(np.isfinite(state.target_w), state.target_w, np.nan_to_num(image.power_w))
-    return np.where(storage, power_w, np.where(np.isfinite(before_w), before_w, image.available_w))
+    known = np.isfinite(before_w) & ~moved
+    return np.where(known, before_w, np.where(storage, power_w, image.available_w))
 
 
 def _eased(from_w: Floats, goal_w: Floats, careful: Bools, plant: Plant, dt_s: float) -> Floats:

@@ -134,20 +134,30 @@ def _tokens(path: Path) -> Floats:
 
 
 def regulation(_: np.random.Generator) -> Series | None:
-    """What a 100 MW unit that follows the recorded CAISO regulation signal (LBNL, SynAS) has left upwards, or None without the file.
+    """What a battery of 300 kW has left upwards while it follows the recorded CAISO regulation signal (LBNL, SynAS), or None.
 
-    The file has 18:00 to 22:00 of 100 days of 2016, the first 98 are taken as one day after another; in all other hours nothing is known.
+    The file has 18:00 to 22:00 of 100 days of 2016, the first 98 are taken as one day after another; in all other hours nothing is
+    known. It jumps from all to nothing from one day to the next: nobody can foresee it.
     """
     path = DATA / "caiso_regulation_4s_train.csv"
     if not path.is_file():
         return None
     command_mw = np.genfromtxt(path, delimiter=",", skip_header=1)[:, 1 : DAYS + 1]
-    left_w = 1e6 * (100.0 - command_mw).reshape(16, -1, DAYS).mean(axis=1)
+    left_w = 3e3 * (100.0 - command_mw).reshape(16, -1, DAYS).mean(axis=1)
     found = np.full((DAYS, DAY), np.nan)
     found[:, 72:88] = np.maximum(left_w.T, 0.0)
     return (found.ravel(),)
 
 
+def regulation_beside(rng: np.random.Generator) -> Series | None:
+    """A cluster beside that battery, in the hours of the recorded signal."""
+    battery = regulation(rng)
+    return None if battery is None else (serving(rng), *battery)
+
+
 RECORDED: dict[str, Callable[[np.random.Generator], Series | None]] = {
-    "LLM requests (Azure)": inference_trace, "regulation (CAISO)": regulation,
+    "LLM requests (Azure)": inference_trace, "cluster beside regulation (CAISO)": regulation_beside,
+    "regulation alone (CAISO)": regulation,
 }  # fmt: skip
+UNFORESEEN = frozenset({"regulation alone (CAISO)"})
+"""Profiles shown without a limit: a stress, not something one would sell."""

@@ -15,7 +15,7 @@ import numpy as np
 from vppd.core.bidding import EPSILON_FRAC, Reading, overbid_frac, sure_w
 from vppd.snapshot import Floats
 
-AIM_FRAC = 0.8
+AIM_FRAC = 0.75
 """So much of the accepted misses is aimed at."""
 RATE_FRAC = 0.02
 """A miss of all moves epsilon by this."""

@@ -161,7 +161,7 @@ class Planner:
             return
         outlook = self._outlook()
         if not outlook:
-            self._tell("waits for the first forecasts")
+            self.reason = "waits for the first forecasts"  # as every start does: nothing to warn of
             return
         began_s, now = self._clock.mono_s(), self._clock.now()
         moment = Moment(*self._last, self._tally.stored_wh, self._tally.peak_w)

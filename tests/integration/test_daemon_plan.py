@@ -31,9 +31,10 @@ async def plant() -> AsyncIterator[SmallPlant]:
 
 
 def prices(folder: Path) -> None:
-    """Write prices of which those of the next three hours are dear. [per MWh]"""
-    began = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    rows = (f"{(began + timedelta(hours=h)).isoformat()},{400 if h < 4 else 40}" for h in range(-1, 48))
+    """Write prices of which those of the next hour are dear: too short to give all that is stored. [per MWh]"""
+    now = datetime.now(UTC)
+    began = now.replace(minute=now.minute // 15 * 15, second=0, microsecond=0)
+    rows = (f"{(began + timedelta(minutes=15 * k)).isoformat()},{400 if k < 6 else 40}" for k in range(-1, 192))
     (folder / "spot.csv").write_text("start,value\n" + "\n".join(rows), encoding="utf-8")
 
 

@@ -147,7 +147,7 @@ class Season:
         steps = steps_of([*(slot.interval for slot in due), *(found.interval for found in sold)], at, STEP_S)
         shelf = shelf_of(self.world.config.assets, self.site, self.outlook, self._timetable(at), steps)
         sales = [sale_of(product, slot, "dc1", MARKET, self.outlook) for slot in due]
-        found = offering(sales, shelf.stocks, sold, start=steps.start, step_s=steps.step_s)
+        found = offering(sales, shelf.stocks, sold, start=steps.start, step_s=steps.step_s, limit_s=20.0)
         self._check(found.bids, sold, shelf.stocks, steps)
         for bid in found.bids:
             gate = next(slot.gate_closes_at for slot in due if slot.interval == bid.interval)

@@ -20,7 +20,7 @@ from vppd.planning.known import Moment
 from vppd.planning.plan_worker import answered
 from vppd.snapshot import Floats, Plant, Snapshot
 
-TERMS = PlanningConfig(horizon_h=36.0, defer_h=(0.0, 0.0, 0.0, 0.0), time_limit_s=2.0)
+TERMS = PlanningConfig(horizon_h=36.0, defer_h=(0.0, 0.0, 0.0, 0.0), time_limit_s=20.0)
 NOTHING_WAITS = (False, False, False, False)
 
 

@@ -121,6 +121,38 @@ def rich_day(batteries: int, loads: int, *, negative: bool = False) -> Json:
     }
 
 
+def odd_day(seed: int) -> Json:
+    """Return a day of up to 11 batteries and 11 loads with every optional key, everything drawn by ``seed``."""
+    rng = np.random.default_rng(seed)
+    batteries, loads = int(rng.integers(1, 12)), int(rng.integers(0, 12))
+    problem = rich_day(batteries, loads, negative=bool(seed % 2))
+    problem["batteries"] = [
+        battery | {"efficiency_charge": rng.uniform(0.7, 1.0), "efficiency_discharge": rng.uniform(0.7, 1.0)}
+        for battery in problem["batteries"]
+    ]
+    if rng.random() < 0.7:
+        del problem["carbon_g_per_wh"], problem["carbon_cost_per_g"]
+        buy = np.array(problem["price_import_per_wh"]) - rng.uniform(0.0, 5e-5)
+        sell = buy * rng.choice([0.7, 0.9, 1.0, 1.1])
+        problem |= {"price_import_per_wh": buy.tolist(), "price_export_per_wh": sell.tolist()}
+    up = rng.random(STEPS) < 0.5
+    problem["reserves"] = [_sold("up", up, rng.uniform(0.0, 0.15e6) * batteries, rng)]
+    problem["reserves"] += [_sold("down", ~up, rng.uniform(0.0, 0.1e6) * batteries, rng)]
+    problem["green"] = {"self_use_frac": rng.uniform(0.0, 1.0)}
+    if rng.random() < 0.7:
+        problem["green"]["shortfall_cost_per_wh"] = 10.0 ** rng.uniform(-6.0, -3.0)
+    for load in problem["flexible_loads"]:
+        if rng.random() < 0.3:
+            load |= {"rebound_frac": rng.uniform(0.0, 1.0), "rebound_steps": int(rng.integers(1, 12))}
+    return problem
+
+
+def _sold(direction: str, at: Any, power_w: float, rng: np.random.Generator) -> Json:
+    sold = {"name": direction, "direction": direction, "power_w": (at * power_w).tolist()}
+    sold["sustain_h"] = rng.uniform(0.0, 1.0)
+    return sold | ({"shortfall_cost_per_wh": 10.0 ** rng.uniform(-6.0, -3.0)} if rng.random() < 0.5 else {})
+
+
 @st.composite
 def random_instance(draw: st.DrawFn) -> Json:
     """Return an instance of a few steps: feasible or not, prices of any sign, either side the dearer."""

@@ -15,13 +15,13 @@ import numpy as np
 from vppd.core.schedule_bound import battery_prices, least_cost
 from vppd.core.schedule_conflicts import conflicts, contradictions, elastic
 from vppd.core.schedule_groups import grouped
-from vppd.core.schedule_merit import merit_order, narrowed, one_by_one, one_by_one_at
+from vppd.core.schedule_merit import candidates, one_by_one, one_by_one_at
 from vppd.core.schedule_plan import TOLERANCE_FRAC, Plan, excess_frac, settled
 from vppd.core.schedule_problem import Problem
 from vppd.core.schedule_program import Fixed, Flows, Layout, Program, formulate
 from vppd.core.schedule_sides import scale_of, two_sided
 from vppd.core.schedule_solver import Solution, Verdict, load_solver, solve_program
-from vppd.core.schedule_storage import Ladder, ladder
+from vppd.core.schedule_storage import Ladder, ladders
 from vppd.snapshot import Bools, Floats, Ints
 
 SPARE_FRAC, SPARE_S = 0.03, 0.02
@@ -248,7 +248,7 @@ class _Search:
 
     def _rungs(self) -> list[Ladder]:
         if not self._ladders:
-            self._ladders = _ladders(self.problem)
+            self._ladders = ladders(self.problem)
         return self._ladders
 
     def _by_merit(self) -> Answer:
@@ -257,11 +257,10 @@ class _Search:
         return self._heuristic() if self._has_plan() else self._separated()
 
     def _offer_merit(self) -> None:
-        aside = narrowed(self.problem)
-        if aside is not self.problem:
-            self._offer(merit_order(aside, _ladders(aside)))
-        if not self._has_plan():
-            self._offer(merit_order(self.problem, self._rungs()))
+        for flows in candidates(self.problem, self._rungs):
+            self._offer(flows)
+            if self._has_plan():
+                return
 
     def _heuristic(self) -> Answer:
         return Answer(Status.HEURISTIC, self.plan, self.lower, self._took_s())
@@ -287,10 +286,6 @@ class _Search:
         named = conflicts(self.problem, max(self._left_s(), SPARE_S), Fixed(charging, imports))
         proven = found.verdict is Verdict.SOLVED and named
         return self.infeasible(named if proven else (*named, UNPROVEN))
-
-
-def _ladders(problem: Problem) -> list[Ladder]:
-    return [ladder(problem.batteries, k, problem.step_h) for k in range(len(problem.batteries.names))]
 
 
 def _summed(of_member: Floats, group: Ints) -> Floats:

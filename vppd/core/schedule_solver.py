@@ -68,6 +68,11 @@ def solve_program(program: Program, *, limit_s: float, gap_frac: float = 0.0, st
         point.col_value = start
         solver.setSolution(point)
     solver.run()
+    if solver.getModelStatus() == highspy.HighsModelStatus.kSolveError:
+        # Seen where a presolved program was solved and the way back was numerically lost.
+        solver.clearSolver()
+        solver.setOptionValue("presolve", "off")
+        solver.run()
     return _solution(solver, is_whole=bool(program.whole.any()))
 
 

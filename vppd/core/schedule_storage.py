@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from vppd.core.schedule_problem import Batteries
+from vppd.core.schedule_problem import Batteries, Problem
 from vppd.snapshot import Floats, Ints
 
 FINEST = 8
@@ -33,6 +33,11 @@ class Ladder:
     """Terminal power of each move, + = charging. [W]"""
     wear: Floats
     """What each move costs in wear."""
+
+
+def ladders(problem: Problem) -> list[Ladder]:
+    """Return the ladder of every battery."""
+    return [ladder(problem.batteries, k, problem.step_h) for k in range(len(problem.batteries.names))]
 
 
 def ladder(batteries: Batteries, k: int, step_h: float) -> Ladder:

@@ -14,7 +14,7 @@ import structlog
 from vppd.core.aggregate import aggregate, perceive
 from vppd.core.envelope import flexibility
 from vppd.core.failsafe import Severity
-from vppd.core.state import Command, Decision, Demand, Phase, State, Transition
+from vppd.core.state import Command, Decision, Phase, Reason, State, Transition
 from vppd.grid.envelope import Sender
 from vppd.grid.reporter import Reporter
 from vppd.grid.vpp_agent import Statement, statement
@@ -67,7 +67,7 @@ class Consequences:
         for i, actuator in self.actuators.items():
             match decision.command[i]:
                 case Command.SETPOINT:
-                    cause, trace = _cause(i, decision.demands, self.plant)
+                    cause, trace = _cause(i, decision, self.plant)
                     target_w = float(decision.target_w[i])
                     actuator.aim(Setpoint(self.plant.asset_ids[i], target_w, self.plant.lease_s, cause, trace))
                 case Command.RELEASE:
@@ -152,12 +152,12 @@ class Consequences:
                 log.warning("asset_failsafe", asset=self.plant.asset_ids[i], severity=now[0], row=now[1])
 
 
-def _cause(i: int, demands: tuple[Demand, ...], plant: Plant) -> tuple[str, str]:
+def _cause(i: int, decision: Decision, plant: Plant) -> tuple[str, str]:
     """Return the order behind an asset's setpoint and its trace: the most important one that bears on it."""
     above = _above(int(plant.node[i]), plant)
-    bearing = [d for d in demands if d.asset == i or d.node in above]
-    if not bearing:
-        return "limits", ""
+    bearing = [d for d in decision.demands if d.asset == i or d.node in above]
+    if decision.reason[i] == Reason.PLANNED or not bearing:
+        return "plan" if decision.reason[i] == Reason.PLANNED else "limits", ""
     first = max(bearing, key=lambda d: d.order.priority).order
     return first.order_id, first.traceparent
 

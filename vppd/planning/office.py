@@ -79,7 +79,8 @@ class Office:
         )
         if config.planning is not None:
             self._planner = Planner(
-                config.planning, config.forecast.step_s, plant, self.outlook, self._sold_at, clock
+                config.planning, config.forecast.step_s, plant, self.outlook, self._sold_at, clock,
+                file=config.site.state_dir / "plan.json",
             )  # fmt: skip
             self._forecaster.on_change.append(self._planner.wake)
         if config.market is not None and self._planner is not None and sender is not None:

@@ -15,8 +15,9 @@ from tests.core.schedule_oracle import best_cost, breaches, cost_of
 from vppd.core.schedule import Status, solve
 from vppd.core.schedule_bound import battery_prices, least_cost
 from vppd.core.schedule_groups import grouped
+from vppd.core.schedule_plan import excess_frac, settled
 from vppd.core.schedule_problem import parse
-from vppd.core.schedule_program import formulate
+from vppd.core.schedule_program import Flows, formulate
 from vppd.core.schedule_report import lines, report
 from vppd.core.schedule_solver import Verdict, solve_program
 from vppd.errors import ConfigError
@@ -409,6 +410,37 @@ def test_the_example_in_the_documentation_is_an_instance() -> None:
     loads = [plain["flexible_loads"][0] | further["flexible_loads"][0]]
     instance = parse(plain | further | {"flexible_loads": loads})
     assert solve(instance, perf_counter).status is Status.OPTIMAL
+
+
+def test_without_time_batteries_work_beside_their_reserves_and_rest_where_they_cannot() -> None:
+    """The merit order turns batteries over with what reserves may take put aside; where that breaks a feed they rest."""
+    answers = []
+    cheap = {"price_import_per_wh": [1e-4, 1e-4, 9e-3, 9e-3]}
+    closed = site(feeds=[{"tag": "a", "import_max_w": 100.0, "members": ["bess"]}], **cheap)
+    for problem in (rich_day(6, 4), closed):
+        instance = parse(problem | {"time_limit_s": 1e-3})
+        answers.append(report(instance, solve(instance, perf_counter)))
+        assert answers[-1]["status"] == "heuristic"
+        assert not breaches(problem, answers[-1])
+    assert any(any(battery["power_w"]) for battery in answers[0]["batteries"].values())
+
+
+def test_a_call_that_a_deadline_does_not_allow_is_seen() -> None:
+    """A plan whose load holds a reserve in its last step, without time to make up for a call, is seen to break that."""
+    reserve = {
+        "name": "up",
+        "direction": "up",
+        "power_w": [0.0, 0.0, 0.0, 50.0],
+        "sustain_h": 1.0,
+        "resources": ["job"],
+    }
+    instance = parse(site(batteries=[], flexible_loads=[job()], reserves=[reserve]))
+    none_w = np.zeros((0, 4))
+    held_w = np.array([[[0.0, 0.0, 0.0, 50.0]]])
+    late = Flows(none_w, none_w, np.array([[0.0, 0.0, 100.0, 100.0]]), np.zeros(4), held_w=held_w)
+    early = Flows(none_w, none_w, np.array([[0.0, 100.0, 100.0, 50.0]]), np.zeros(4), held_w=held_w)
+    assert excess_frac(instance, settled(instance, late)) == pytest.approx(50.0 / 200.0)
+    assert excess_frac(instance, settled(instance, early)) <= 1e-9
 
 
 def test_people_are_told_what_the_cost_is_made_of() -> None:

@@ -244,7 +244,7 @@ class _Form:
         drawn = [(c, lot) for c, lot in self._columns_of[resource.name] if lot.sustain_h > 0.0]
         for t, most_wh in enumerate(resource.left_wh) if not resource.is_endless else ():
             if any(lot.is_in(t) for _, lot in drawn):
-                near = ((c, lot.sustain_h) for c, lot in drawn if lot.is_in(t, resource.recovery_steps))
+                near = ((c, lot.sustain_h) for c, lot in drawn if resource.is_missing(lot, t))
                 self._at_most(("energy", r, t), near, float(most_wh))
 
     def _together_rows(self, place: int) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vppd.core.settled import Heard, Recent, settle
 from vppd.core.state import State
 from vppd.model import Kind
 from vppd.snapshot import KINDS, Bools, Floats, Plant, Snapshot
@@ -58,6 +59,12 @@ class Image:
     unheld_w: Floats
     """(m,) what each node would draw without us. [W]"""
     meter_stale: bool
+    sure_base_w: Floats
+    """(m,) base_w for budgets of slow assets: unmoved by power that only the meter, or only they, have shown yet. [W]"""
+    baseline_w: Floats
+    """(m,) what each node would draw without us, for orders that count from that. [W]"""
+    recent: Recent | None
+    """What the next cycle needs to tell such power."""
 
 
 def is_storage(plant: Plant) -> Bools:
@@ -84,7 +91,14 @@ def aggregate(snapshot: Snapshot, state: State, plant: Plant, senses: Senses, ex
     available_w = np.where(usable, free_w, 0.0)
     metered = plant.meter >= 0
     meter_w = np.where(metered, power_w[plant.meter], np.nan)
-    base_w, node_power_w = _nodes(meter_w, power_w, usable, state, plant)
+    handed_w = _handed_over(power_w, usable, state, plant)
+    base_w, node_power_w = _nodes(meter_w, power_w, usable, handed_w, state, plant)
+    heard = Heard(
+        snapshot.mono_s, snapshot.readings.mono_s, power_w, state.power_w, state.target_w, available_w,
+        usable, base_w, state.base_w, handed_w,
+    )  # fmt: skip
+    settled = settle(heard, state.recent, plant)
+    free_node_w = _on_node(available_w, plant)
     return Image(
         fresh=senses.fresh,
         usable=usable,
@@ -96,8 +110,11 @@ def aggregate(snapshot: Snapshot, state: State, plant: Plant, senses: Senses, ex
         base_w=np.nan_to_num(base_w),
         measured_base_w=base_w,
         node_known=_known(base_w, plant),
-        unheld_w=sum_up(plant, np.nan_to_num(base_w) + _on_node(available_w, plant)),
+        unheld_w=sum_up(plant, np.nan_to_num(base_w) + free_node_w),
         meter_stale=bool(np.isnan(meter_w[metered]).any()),
+        sure_base_w=np.nan_to_num(settled.base_w),
+        baseline_w=sum_up(plant, np.nan_to_num(settled.unheld_w) + free_node_w),
+        recent=settled.recent,
     )
 
 
@@ -130,11 +147,13 @@ def sum_up(plant: Plant, own_w: Floats) -> Floats:
     return total
 
 
-def _nodes(meter_w: Floats, power_w: Floats, usable: Bools, state: State, plant: Plant) -> tuple[Floats, Floats]:
+def _nodes(
+    meter_w: Floats, power_w: Floats, usable: Bools, handed_w: Floats, state: State, plant: Plant
+) -> tuple[Floats, Floats]:
     """Return the filtered inflexible power of each node and the believed power of each node. [W]"""
     own_w = _on_node(np.where(usable, power_w, 0.0), plant)
     rest_w = _on_node(np.where(plant.controllable & ~usable, np.nan_to_num(power_w), 0.0), plant)
-    before_w = state.base_w + _handed_over(power_w, usable, state, plant)
+    before_w = state.base_w + handed_w
     moved_w = _on_node(np.where(usable & state.counted, np.abs(power_w - state.power_w), 0.0), plant)
     children_w = np.zeros(len(own_w))
     base_w, node_w = np.zeros(len(own_w)), np.zeros(len(own_w))

@@ -274,4 +274,5 @@ def _next(
         tripped_s=verdict.tripped_s,
         off_since_s=verdict.off_since_s,
         wished_w=None if liked is None else liked.wished_w,
+        recent=image.recent,
     )

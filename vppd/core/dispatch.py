@@ -74,7 +74,7 @@ def dispatch(
     steady_w = np.where(image.usable, rest_w, 0.0)
     if slow.any():
         curves = merit_order(readings, image, plant, _with_headroom(sustained, plant), rest_w, held_w)
-        steady_w = _split(image.base_w, curves, enforced.steady_lower_w, enforced.steady_upper_w, plant).power_w
+        steady_w = _split(image.sure_base_w, curves, enforced.steady_lower_w, enforced.steady_upper_w, plant).power_w
     slow_w, kept = _budget(steady_w, slow, now, state, plant, np.minimum(plant.rated_upper_w, own_upper_w))
     measured_w = np.bincount(plant.node, weights=np.where(slow, image.power_w, 0.0), minlength=len(plant.nodes))
     fast = np.flatnonzero(image.usable & plant.fast)

@@ -107,7 +107,7 @@ def _measured(order: Order, plant: Plant, image: Image) -> tuple[float, float]:
     node, asset = locate(order.resource, plant)
     if asset >= 0:
         return float(np.nan_to_num(image.power_w[asset])), float(image.available_w[asset])
-    return float(image.node_power_w[node]), float(image.unheld_w[node])
+    return float(image.node_power_w[node]), float(image.baseline_w[node])
 
 
 def _is_measured(order: Order, plant: Plant, image: Image) -> bool:

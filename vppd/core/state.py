@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from vppd.core.failsafe import RULES
 from vppd.core.settle import Delivery
+from vppd.core.settled import Recent
 from vppd.model import Order
 from vppd.snapshot import Bools, Floats, Plant
 
@@ -113,6 +114,8 @@ class State:
     """(r, n) last time each asset rule of the failsafe table held. [s]"""
     wished_w: Floats | None = None
     """(n,) how far the wishes of the plan have got by the site's ramps, NaN for none; None: there is no wish. [W]"""
+    recent: Recent | None = None
+    """What was read in the cycles before, once meters and clusters were not read at once."""
 
     @classmethod
     def first(cls, plant: Plant, progress: Mapping[str, Progress] | None = None) -> State:

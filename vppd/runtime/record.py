@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from vppd.core.cycle import decide
 from vppd.core.settle import Delivery
+from vppd.core.settled import Recent
 from vppd.core.state import Decision, Demand, Phase, Progress, State, Transition
 from vppd.errors import Garbled
 from vppd.model import Interval, Order, OrderKind, Signal
@@ -33,6 +34,7 @@ _TYPES: Mapping[str, type[Any]] = MappingProxyType(
             Signal,
             Plant,
             State,
+            Recent,
             Progress,
             Delivery,
             Decision,
@@ -44,9 +46,9 @@ _TYPES: Mapping[str, type[Any]] = MappingProxyType(
     }
 )
 _LATER: Mapping[str, frozenset[str]] = MappingProxyType(
-    {"Snapshot": frozenset({"preferred_w"}), "State": frozenset({"wished_w"})}
+    {"Snapshot": frozenset({"preferred_w"}), "State": frozenset({"wished_w", "recent"})}
 )
-"""Fields that older records do not have: left out while None, so that they read and digest as they always did."""
+"""Fields that older records do not have, at the end: left out while all from there on are None, so that records read and digest as ever."""
 _ENUMS: Mapping[str, type[Enum]] = MappingProxyType({"OrderKind": OrderKind, "Phase": Phase})
 
 
@@ -84,8 +86,9 @@ def _plain(value: object, arrays: list[NDArray[Any]]) -> Any:
         case _ if is_dataclass(value):
             later = _LATER.get(type(value).__name__, frozenset())
             found = [(f.name, getattr(value, f.name)) for f in fields(value)]
-            kept = [v for name, v in found if v is not None or name not in later]
-            return {"$d": type(value).__name__, "f": [_plain(v, arrays) for v in kept]}
+            while found and found[-1][0] in later and found[-1][1] is None:
+                found.pop()
+            return {"$d": type(value).__name__, "f": [_plain(v, arrays) for _, v in found]}
         case _:
             return value
 
@@ -109,8 +112,8 @@ def _value(plain: Any, buffer: memoryview, at: list[int]) -> Any:
             kind = _TYPES[body]
             values = [_value(v, buffer, at) for v in rest[0][1]]
             names = [f.name for f in fields(kind)]
-            if len(values) < len(names):
-                names = [name for name in names if name not in _LATER.get(body, frozenset())]
+            if set(names[len(values) :]) <= _LATER.get(body, frozenset()):
+                names = names[: len(values)]
             return kind(**dict(zip(names, values, strict=True)))
 
 

@@ -43,7 +43,7 @@ def test_nothing_is_sold_twice(report: Report) -> None:
 def test_revenue_stays_below_what_foresight_would_earn(report: Report) -> None:
     """Promising only what is sure costs something, but not most of it."""
     known = Season(DAYS, seed=1, foresight=True).run()
-    assert 0.7 <= float(report.owed / known.owed) <= 1.05
+    assert 0.6 <= float(report.owed / known.owed) <= 1.05
 
 
 def test_the_same_seed_gives_the_same_season() -> None:

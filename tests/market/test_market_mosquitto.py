@@ -144,8 +144,8 @@ def soon(lead_s: float) -> datetime:
 async def test_from_the_offer_to_the_money(mosquitto: Mosquitto, tmp_path: Path, protocol: str) -> None:
     """An offer on the wire is cleared among others at its gate, awarded, receipted, delivered, stated and paid."""
     keys = keys_in(tmp_path)
-    more = ("--mqtt", protocol, "--need", "60 %", "--slots", "1", "--competitors", "2", "--competitor-price", "500")
-    more += ("--price-cap", "1e6")  # others' prices vary by the slot, which is now: none is to be too dear
+    # Others' prices vary by the slot, which is now: the cap is so high that none is too dear.
+    more = ("--mqtt", protocol, "--need", "60 %", "--slots", "1", "--competitors", "2", "--price-cap", "1e6")
     async with afield(mosquitto, keys) as plant, market(mosquitto, keys, tmp_path, *more) as run:
         gate = soon(1.0)
         bid = bid_of(1, (50e3, 40.0), (400e3, 80.0), start=gate + timedelta(seconds=2), end=gate + timedelta(seconds=5))

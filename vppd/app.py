@@ -180,7 +180,7 @@ class Daemon:
         )  # fmt: skip
         self._office = Office(
             config, self._plant, self._clock, history, ledger, self._register, self._links.sender,
-            Reach(self._journal.write, self._links.wake, self._devices.reserve),
+            Reach(self._journal.write, self._links.wake, self._devices.reserve), self._links.tariffs,
         )  # fmt: skip
 
     async def run(self, signals: Signals) -> None:

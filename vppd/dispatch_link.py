@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from vppd.config.grid import GridConfig
@@ -14,7 +14,7 @@ from vppd.grid.envelope import Sender
 from vppd.grid.intake import Desk, Memory, take_all
 from vppd.grid.openadr3 import Desk as OpenAdrDesk
 from vppd.grid.openadr3_link import OpenAdrLink
-from vppd.grid.openadr3_orders import PROTOCOL
+from vppd.grid.openadr3_orders import PROTOCOL, Tariff
 from vppd.grid.outbox import Outbox
 from vppd.grid.reporter import Hints, Reporter
 from vppd.grid.routes import subscriptions
@@ -194,6 +194,10 @@ class GridLinks:
         """Return the tasks of the links by name; those in ``DECIDING`` put orders in force."""
         found = self.dispatch.work() if self.dispatch else []
         return found + ([("openadr", self.openadr.run())] if self.openadr else [])
+
+    def tariffs(self) -> Sequence[Tariff] | None:
+        """Return the prices and carbon intensities that an OpenADR server tells, None while it is away or there is none."""
+        return self.openadr.tariffs if self.openadr is not None and self.openadr.current else None
 
     def renew(self, config: Config) -> None:
         """Go on with a configuration that differs in what ``differs_in_links_only`` allows. Raises ConfigError."""

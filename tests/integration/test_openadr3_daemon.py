@@ -142,7 +142,12 @@ def configure(folder: Path, plant: SmallPlant, server: TestVtn, port: int, *, gr
 
 @asynccontextmanager
 async def room(
-    folder: Path, *, grid: bool = False, before: Callable[[TestVtn], None] = lambda _: None, **openadr: Any
+    folder: Path,
+    *,
+    grid: bool = False,
+    forecast: dict[str, Any] | None = None,
+    before: Callable[[TestVtn], None] = lambda _: None,
+    **openadr: Any,
 ) -> AsyncIterator[Room]:
     """Yield a daemon that is ready; ``before`` fills the server."""
     async with AsyncExitStack() as stack:
@@ -155,6 +160,9 @@ async def room(
         plant = await stack.enter_async_context(small_plant(lambda: None))
         port = free_port()
         path = configure(folder, plant, server, port, grid=broker.port if grid else None, **openadr)
+        if forecast is not None:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+            path.write_text(dump(document | {"forecast": forecast}), encoding="utf-8")
         command = [str(Path(sys.executable).with_name("vppd")), "run", "-c", str(path)]
         daemon = await stack.enter_async_context(MortalDaemon(command, folder / "vppd.log", ROOT))
         found = Room(daemon, plant, server, broker, folder, f"127.0.0.1:{port}")
@@ -271,3 +279,25 @@ async def test_a_reload_takes_a_grant_away(tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
         r.daemon.reload()
         await r.kept(LIMIT_KW)
+
+
+async def test_prices_of_the_server_are_foreseen(tmp_path: Path) -> None:
+    """A price that the server tells after the start is the forecast of ``price/import``, and the feed's word for it."""
+    feed = {"name": "vtn", "series": "price/import", "kind": "openadr"}
+    told = {"objectType": "EVENT_PAYLOAD_DESCRIPTOR", "payloadType": "PRICE", "units": "KWH", "currency": "EUR"}
+    async with room(tmp_path, forecast={"feeds": [feed]}, poll_s=1.0, lost_after_s=600.0, notifier=False) as r:
+        await foreseen(r, lambda view: "tells no PRICE" in view["feeds"][0]["fault"])
+        r.add("price", "PRICE", 0.25, intervalPeriod=span(-600.0, 7200.0), payloadDescriptors=[told])
+        view = await foreseen(r, lambda view: any(row["source"] == "feed:vtn" for row in view["series"]))
+    row = next(row for row in view["series"] if row["source"] == "feed:vtn")
+    assert row["name"] == "price/import"
+    assert row["values"][1][:3] == pytest.approx([0.25e-3] * 3)
+    assert view["feeds"][0]["fault"] == ""
+
+
+async def foreseen(r: Room, is_so: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Wait until the forecasts are as wanted, and return them. Raises TimeoutError."""
+    async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(PATIENCE_S):
+        while not is_so(found := (await client.get(f"http://{r.http}/api/v1/forecasts")).json()):
+            await asyncio.sleep(0.1)
+    return dict(found)

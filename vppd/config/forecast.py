@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -20,6 +20,8 @@ POWER_UNITS = ("w", "kw", "mw")
 PRICE_UNITS = ("per_wh", "per_kwh", "per_mwh")
 CARBON_UNITS = ("g_per_wh", "g_per_kwh", "kg_per_mwh", "lb_per_mwh")
 Unit = Literal["w", "kw", "mw", "per_wh", "per_kwh", "per_mwh", "g_per_wh", "g_per_kwh", "kg_per_mwh", "lb_per_mwh"]
+TARIFF_UNITS = {"price/import": "per_wh", "carbon": "g_per_wh"}
+"""What an OpenADR server tells (PRICE and GHG), in our own units."""
 SECRET = ("token_file", "key_file", "password_file")
 HISTORY_STEP_S = 300.0
 DAY_S = 86_400.0
@@ -32,8 +34,9 @@ class ForecastFeedConfig(Table):
     series: str
     """``load/{feed}``, ``generation/{asset}``, ``compute/{asset}``, ``compute/{asset}/tier{k}``, ``price/import``,
     ``price/export`` or ``carbon``."""
-    kind: Literal["file", "http", "mqtt"]
+    kind: Literal["file", "http", "mqtt", "openadr"]
     unit: Unit
+    """Of ``openadr`` the server says it."""
     format: Literal["json", "csv"] = "json"
     path: Path | None = None
     """Of a file."""
@@ -53,6 +56,14 @@ class ForecastFeedConfig(Table):
     broker: BrokerConfig | None = None
     """Of a topic; absent: that of ``[grid]``."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _told_by_server(cls, said: Any) -> Any:
+        """Fill in the unit of what an OpenADR server tells: it is turned into ours before it is read."""
+        if not isinstance(said, dict) or said.get("kind") != "openadr":
+            return said
+        return {"unit": TARIFF_UNITS.get(str(said.get("series")), "w")} | said
+
     @field_validator("series")
     @classmethod
     def _known(cls, series: str) -> str:
@@ -64,8 +75,11 @@ class ForecastFeedConfig(Table):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        wanted = {"file": "path", "http": "url", "mqtt": "topic"}[self.kind]
-        if not getattr(self, wanted):
+        if self.kind == "openadr" and self.unit != TARIFF_UNITS.get(self.series):
+            why = "its unit too: leave unit out" if self.series in TARIFF_UNITS else f"not {self.series}"
+            raise ValueError(f"an OpenADR server tells {' and '.join(TARIFF_UNITS)}, {why}")
+        wanted = {"file": "path", "http": "url", "mqtt": "topic"}.get(self.kind, "")
+        if wanted and not getattr(self, wanted):
             raise ValueError(f"a feed of the kind {self.kind} needs {wanted}")
         for other in ("path", "url", "topic"):
             if other != wanted and getattr(self, other):
@@ -135,7 +149,12 @@ class ForecastConfig(Table):
 
 
 def feed_problems(
-    feeds: Sequence[ForecastFeedConfig], tags: Sequence[str], kinds: Mapping[str, Kind], *, has_grid: bool
+    feeds: Sequence[ForecastFeedConfig],
+    tags: Sequence[str],
+    kinds: Mapping[str, Kind],
+    *,
+    has_grid: bool,
+    has_openadr: bool,
 ) -> list[Problem]:
     """Return which feeds speak of something that this site has not, or over a broker that it has not."""
     known = {
@@ -156,6 +175,8 @@ def feed_problems(
                     f"forecast.feeds[{i}].broker", "there is no broker", "a table [forecast.feeds.broker], or [grid]"
                 )
             )
+        if feed.kind == "openadr" and not has_openadr:
+            found.append(Problem(f"forecast.feeds[{i}].kind", "there is no OpenADR server", "a table [openadr]"))
         found += _files(f"forecast.feeds[{i}]", feed)
     return found
 

@@ -123,7 +123,9 @@ def _planned(config: Config) -> list[Problem]:
     if config.forecast is not None:
         kinds = {asset.id: asset.kind for asset in config.assets}
         tags = [feed.tag for feed in config.feeds]
-        found += feed_problems(config.forecast.feeds, tags, kinds, has_grid=config.grid is not None)
+        found += feed_problems(
+            config.forecast.feeds, tags, kinds, has_grid=config.grid is not None, has_openadr=config.openadr is not None
+        )
     if config.market is not None and config.planning is None:
         found.append(Problem("market", "nothing can be sold without a plan", "a table [planning]"))
     if config.market is not None and config.grid is None:

@@ -66,6 +66,11 @@ class OpenAdrLink:
         """Prices and carbon intensities that the server tells, for whoever plans by them."""
         return self._news.plan.tariffs if self._news is not None else ()
 
+    @property
+    def current(self) -> bool:
+        """Say whether the server has answered and is not lost: only then it says today what it said."""
+        return self._ven is not None and not self._ven.lost and self._news is not None and self._news.known
+
     def renew(self, config: OpenAdrConfig) -> None:
         """Go on with another configuration of the same issuer: orders in force stay until the server has answered again."""
         if config != self._config:

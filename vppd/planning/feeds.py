@@ -28,6 +28,7 @@ from vppd.planning.feeds_sources import (
     http_client,
     topic_contents,
 )
+from vppd.planning.feeds_tariffs import Tariffs, TariffSource
 from vppd.planning.forecast_feed import at_levels
 from vppd.runtime.clock import Clock
 from vppd.runtime.supervise import Backoff
@@ -53,12 +54,13 @@ class Feeds:
         *,
         site: str,
         broker: BrokerConfig | None = None,
+        tariffs: Tariffs | None = None,
         rng: Random | None = None,
     ) -> None:
-        """Prepare; ``broker`` is that of feeds that have none of their own. Raises ConfigError for certificates that cannot be used."""
+        """Prepare; ``broker`` is that of feeds without their own, ``tariffs`` what an OpenADR server tells. Raises ConfigError for certificates that cannot be used."""
         self.changed = asyncio.Event()
         """Set when a feed has said something new."""
-        self._history, self._clock = history, clock
+        self._history, self._clock, self._tariffs = history, clock, tariffs or Tariffs(lambda: None)
         self._feeds = [_Feed(config, _most(config.series, plant), history, clock, self.changed) for config in configs]
         self._brokers = {
             config.name: broker_settings(chosen, f"vppd-{site}-{config.name}")
@@ -106,7 +108,7 @@ class Feeds:
         failures = 0
         while True:
             failures, wait_s = await self._look(feed, source, again, failures)
-            await asyncio.sleep(max(wait_s, source.wait_s))
+            await source.rest(wait_s)
 
     async def _look(self, feed: _Feed, source: Source, again: Backoff, failures: int) -> tuple[int, float]:
         """Look once; return the failures in a row and how long to wait. [s]"""
@@ -139,6 +141,8 @@ class Feeds:
     def _source(self, config: ForecastFeedConfig) -> Source:
         if config.kind == "http":
             return HttpSource(self._clients[config.name], config, self._clock)
+        if config.kind == "openadr":
+            return TariffSource(self._tariffs, config, self._clock)
         assert config.path is not None
         return FileSource(config.path)
 

@@ -51,6 +51,10 @@ class Source(Protocol):
         """Give the same content again: it could not be read."""
         ...
 
+    async def rest(self, wait_s: float) -> None:
+        """Return when it is time to look again, after so long or when something is known to be new. [s]"""
+        ...
+
 
 class FileSource:
     """A file that somebody else writes, best by renaming a whole one into its place."""
@@ -67,6 +71,10 @@ class FileSource:
     def forget(self) -> None:
         """Read it again."""
         self._seen = None
+
+    async def rest(self, wait_s: float) -> None:
+        """Wait. [s]"""
+        await asyncio.sleep(wait_s)
 
     def _look(self) -> Content | None:
         try:
@@ -100,6 +108,10 @@ class HttpSource:
     def forget(self) -> None:
         """Ask for the whole document again."""
         self._validators = {}
+
+    async def rest(self, wait_s: float) -> None:
+        """Wait, longer where the server asks for it. [s]"""
+        await asyncio.sleep(max(wait_s, self.wait_s))
 
     async def _ask(self) -> Content | None:
         headers = {"Accept-Encoding": "identity"} | self._validators | _bearer(self._config.token_file)

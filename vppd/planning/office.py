@@ -11,11 +11,13 @@ from vppd.config.load import Config
 from vppd.core.outlook import Outlook
 from vppd.core.state import Decision
 from vppd.grid.envelope import Sender
+from vppd.grid.openadr3_orders import Tariff
 from vppd.ledger.history import History
 from vppd.model import Event, Obligation
 from vppd.planning.alarms import ScheduledAlarms
 from vppd.planning.desk import Foreseen, Records, Told, TradingDesk
 from vppd.planning.feeds import Feeds
+from vppd.planning.feeds_tariffs import Tariffs
 from vppd.planning.forecaster import Forecaster, constants_of
 from vppd.planning.planner import Planner
 from vppd.planning.recorder import Recorder
@@ -61,8 +63,9 @@ class Office:
         records: Register,
         sender: Sender | None,
         reach: Reach,
+        tariffs: Callable[[], Sequence[Tariff] | None] = lambda: None,
     ) -> None:
-        """Prepare what is configured. Raises ConfigError for bad product files and certificates that cannot be used."""
+        """Prepare what is configured; ``tariffs`` is what an OpenADR server tells, None while it is away. Raises ConfigError for bad product files and certificates that cannot be used."""
         self._clock, self._records = clock, records
         self._recorder: Recorder | None = None
         self._feeds: Feeds | None = None
@@ -72,7 +75,10 @@ class Office:
         if config.forecast is None or history is None:
             return
         broker = config.grid.broker if config.grid else None
-        self._feeds = Feeds(config.forecast.feeds, plant, history, clock, site=config.site.id, broker=broker)
+        told = Tariffs(tariffs, config.market.currency if config.market else "")
+        self._feeds = Feeds(
+            config.forecast.feeds, plant, history, clock, site=config.site.id, broker=broker, tariffs=told
+        )
         self._recorder = Recorder(plant, history, self._feeds.quotes)
         self._forecaster = Forecaster(
             config.forecast, plant, history, self._recorder, self._feeds, clock, constants=constants_of(config.planning)

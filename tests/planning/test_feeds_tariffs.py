@@ -1,0 +1,109 @@
+"""What an OpenADR server tells, as a feed: news are said once, wrong money never, and a lost server says nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from vppd.config.forecast import ForecastFeedConfig, feed_problems
+from vppd.errors import Refused, Unreachable
+from vppd.grid.openadr3_orders import Tariff
+from vppd.model import Interval
+from vppd.planning.feeds_tariffs import Tariffs, TariffSource
+from vppd.runtime.clock import FakeClock
+
+NOW = datetime(2026, 3, 28, 12, 1, tzinfo=UTC)
+VTN = {"name": "vtn", "series": "price/import", "kind": "openadr"}
+
+
+def price(
+    value: float, minutes: float = 60.0, units: str = "KWH", currency: str = "EUR", kind: str = "PRICE"
+) -> Tariff:
+    """Return a price from 12:00 on."""
+    start = NOW.replace(minute=0)
+    return Tariff(kind, Interval(start, start + timedelta(minutes=minutes)), value, units, currency, f"e-{minutes:g}")
+
+
+class Told:
+    """A link that tells what it is given."""
+
+    def __init__(self, *tariffs: Tariff, currency: str = "EUR", **more: Any) -> None:
+        self.tariffs: Sequence[Tariff] | None = tariffs
+        self.clock = FakeClock(NOW)
+        config = ForecastFeedConfig.model_validate(VTN | more)
+        self.source = TariffSource(Tariffs(lambda: self.tariffs, currency), config, self.clock)
+
+    async def values(self) -> list[float | None] | None:
+        """Return what is new."""
+        content = await self.source.look()
+        return None if content is None else json.loads(content.data)["values"]
+
+
+async def test_a_price_is_said_once_and_again_before_it_is_stale() -> None:
+    """Nothing is news while only time passes; another price is, and so is the same one after an hour."""
+    told = Told(price(0.2, 180.0))
+    assert await told.values() == pytest.approx([0.2e-3] * 36)
+    told.clock.advance(600.0)
+    assert await told.values() is None
+    told.tariffs = (price(0.3, 180.0),)
+    assert await told.values() == pytest.approx([0.3e-3] * 34)
+    told.clock.advance(3600.0)
+    assert await told.values() == pytest.approx([0.3e-3] * 22)
+
+
+async def test_carbon_is_told_in_grams() -> None:
+    """GHG is g/kWh, whatever the currency."""
+    told = Told(price(400.0, 10.0, "GHG", "", "GHG"), series="carbon")
+    assert await told.values() == pytest.approx([0.4, 0.4])
+
+
+@pytest.mark.parametrize(
+    ("tariffs", "currency", "complaint"),
+    [
+        ((price(0.2, currency="USD"),), "EUR", "USD per KWH, wanted: EUR"),
+        ((price(0.2, currency=""),), "EUR", "no currency per KWH"),
+        ((price(0.2, units="KW"),), "EUR", "EUR per KW,"),
+        ((price(0.2), price(0.2, 120.0, currency="USD")), "", "EUR, USD: say which"),
+        ((), "EUR", "tells no PRICE"),
+    ],
+)
+async def test_wrong_money_is_refused(tariffs: tuple[Tariff, ...], currency: str, complaint: str) -> None:
+    """A price in another currency or unit is refused with what was told."""
+    with pytest.raises(Refused, match=complaint):
+        await Told(*tariffs, currency=currency).source.look()
+
+
+async def test_a_lost_server_says_nothing() -> None:
+    """While the server is away nothing is said again, so that its word becomes stale."""
+    told = Told(price(0.2))
+    told.tariffs = None
+    with pytest.raises(Unreachable, match="lost"):
+        await told.source.look()
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        ({"series": "price/export"}, "not price/export"),
+        ({"series": "load/main-a"}, "not load/main-a"),
+        ({"unit": "per_mwh"}, "leave unit out"),
+        ({"url": "https://a.example"}, "has no url"),
+    ],
+)
+def test_what_a_server_cannot_tell(more: dict[str, str], complaint: str) -> None:
+    """Only what the payloads settle can be asked of the server."""
+    with pytest.raises(ValidationError, match=complaint):
+        ForecastFeedConfig.model_validate(VTN | more)
+
+
+def test_a_server_is_needed() -> None:
+    """Without a table [openadr] nobody tells anything."""
+    feed = ForecastFeedConfig.model_validate(VTN)
+    (problem,) = feed_problems([feed], [], {}, has_grid=True, has_openadr=False)
+    assert "no OpenADR server" in str(problem)
+    assert not feed_problems([feed], [], {}, has_grid=True, has_openadr=True)

@@ -226,6 +226,7 @@ ADDRESSES = {
     "vpp.flexibility.v1": "vpp/v1/{vpp_id}/flexibility",
     "vpp.telemetry.v1": "vpp/v1/{vpp_id}/telemetry",
     "vpp.statement.v1": "vpp/v1/{vpp_id}/statement",
+    "vpp.bid.offer.v1": "vpp/v1/{vpp_id}/bid/offer",
 }
 
 

@@ -282,12 +282,14 @@ async def test_a_reload_takes_a_grant_away(tmp_path: Path) -> None:
 
 
 async def test_prices_of_the_server_are_foreseen(tmp_path: Path) -> None:
-    """A price that the server tells after the start is the forecast of ``price/import``, and the feed's word for it."""
+    """A price that the server tells is the forecast of ``price/import``, as the word of the feed."""
     feed = {"name": "vtn", "series": "price/import", "kind": "openadr"}
     told = {"objectType": "EVENT_PAYLOAD_DESCRIPTOR", "payloadType": "PRICE", "units": "KWH", "currency": "EUR"}
-    async with room(tmp_path, forecast={"feeds": [feed]}, poll_s=1.0, lost_after_s=600.0, notifier=False) as r:
-        await foreseen(r, lambda view: "tells no PRICE" in view["feeds"][0]["fault"])
-        r.add("price", "PRICE", 0.25, intervalPeriod=span(-600.0, 7200.0), payloadDescriptors=[told])
+
+    def priced(server: TestVtn) -> None:
+        server.add_event("price", "PRICE", 0.25, intervalPeriod=span(-600.0, 7200.0), payloadDescriptors=[told])
+
+    async with room(tmp_path, forecast={"feeds": [feed]}, before=priced, notifier=False) as r:
         view = await foreseen(r, lambda view: any(row["source"] == "feed:vtn" for row in view["series"]))
     row = next(row for row in view["series"] if row["source"] == "feed:vtn")
     assert row["name"] == "price/import"

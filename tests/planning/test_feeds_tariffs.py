@@ -51,9 +51,9 @@ async def test_a_price_is_said_once_and_again_before_it_is_stale() -> None:
     told.clock.advance(600.0)
     assert await told.values() is None
     told.tariffs = (price(0.3, 180.0),)
-    assert await told.values() == pytest.approx([0.3e-3] * 34)
+    assert await told.values() == pytest.approx([0.3e-3] * 36)
     told.clock.advance(3600.0)
-    assert await told.values() == pytest.approx([0.3e-3] * 22)
+    assert await told.values() == pytest.approx([0.3e-3] * 24)
 
 
 async def test_carbon_is_told_in_grams() -> None:

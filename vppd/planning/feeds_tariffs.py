@@ -21,6 +21,8 @@ from vppd.snapshot import Floats
 
 MOST_STEPS_AHEAD = 2016
 """Of 5 minutes: a week, the longest that is foreseen."""
+WHOLE_S = 3600.0
+"""Told from the hour under way on, so that the step under way is known, however long it is. [s]"""
 LOOK_S = 1.0
 """Whether the link has news is looked at so often; it costs a comparison. [s]"""
 LATER_STEPS = 3
@@ -55,7 +57,7 @@ class TariffSource:
         if self._seen is None:
             raise Unreachable("the OpenADR server has not answered, or is lost")
         now = self._clock.now()
-        start = datetime.fromtimestamp(now.timestamp() // HISTORY_STEP_S * HISTORY_STEP_S, UTC)
+        start = datetime.fromtimestamp(now.timestamp() // WHOLE_S * WHOLE_S, UTC)
         values = self._values(self._seen, start)
         if self._is_known(now, start, values):
             return None
@@ -106,5 +108,5 @@ class TariffSource:
         gone = round((start - before) / timedelta(seconds=HISTORY_STEP_S))
         if gone < 0 or now - at >= timedelta(seconds=again_s) or not -1 < len(values) + gone - len(old) < LATER_STEPS:
             return False
-        shared = len(old) - gone
-        return bool(np.array_equal(old[gone + 1 :], values[1:shared], equal_nan=True))
+        ahead, shared = int((now - start).total_seconds() // HISTORY_STEP_S) + 1, len(old) - gone
+        return bool(np.array_equal(old[gone + ahead :], values[ahead:shared], equal_nan=True))

@@ -18,8 +18,8 @@ UNIT_FREE: frozenset[tuple[str, str]] = frozenset(
     {
         # (file, name): floats that are truly without a unit and whose name says so already
         # a figure whose unit stands beside it
-        ("vppd/core/qualify.py", "have"),
-        ("vppd/core/qualify.py", "need"),
+        ("vppd/core/bidding/qualify.py", "have"),
+        ("vppd/core/bidding/qualify.py", "need"),
     }
 )
 Rule = Callable[[str, str], list[Finding]]

@@ -242,9 +242,9 @@ def schedule(
     as_json: AsJson = False,
 ) -> None:
     """Solve one scheduling instance within its time limit: the cheapest plan found, or the constraints that conflict."""
-    from vppd.core.schedule import solve
-    from vppd.core.schedule_problem import parse
-    from vppd.core.schedule_report import lines, report
+    from vppd.core.schedule.problem import parse
+    from vppd.core.schedule.report import lines, report
+    from vppd.core.schedule.solve import solve
     from vppd.runtime.clock import SystemClock
 
     instance = parse(_read_json(problem))

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from vppd.config.grid import GridConfig
 from vppd.config.load import Config
 from vppd.core.failsafe import SITE_RULES, Severity
-from vppd.core.outlook import Outlook
+from vppd.core.forecast.outlook import Outlook
 from vppd.core.state import Decision
 from vppd.grid.envelope import Sender
 from vppd.grid.intake import Desk, Memory, take_all

@@ -15,7 +15,7 @@ from vppd.config.load import Config
 from vppd.config.market import MarketConfig
 from vppd.config.plant import STORAGE, AssetConfig
 from vppd.config.table import InvalidConfig, Name, NonNegative, Problem, Table, problems_of
-from vppd.core.qualify import Ability, Direction, Site, Terms
+from vppd.core.bidding.qualify import Ability, Direction, Site, Terms
 from vppd.model import Kind
 
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]

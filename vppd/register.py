@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from vppd.api.bids import bids_view
-from vppd.core.bid import Offered
+from vppd.core.bidding.bid import Offered
 from vppd.core.state import Phase, Progress
 from vppd.grid.verdict import COMMANDS, Stored
 from vppd.ledger.projections import Owed, Projection

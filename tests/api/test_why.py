@@ -11,7 +11,7 @@ import pytest
 from tests.runtime.plannable_cluster import Cluster, mixed
 from vppd.api.console_why import why_lines
 from vppd.api.why import why_view
-from vppd.core.bearing import bearing, left_s
+from vppd.core.curtail.bearing import bearing, left_s
 from vppd.model import OrderKind
 from vppd.runtime.curtailer import Curtailer, Terms
 from vppd.runtime.curtailer_story import chosen_view, measured_view

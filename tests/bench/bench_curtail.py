@@ -17,10 +17,10 @@ import numpy as np
 
 from tests.core.test_curtail_horizon import CLASSES
 from tests.runtime.plannable_cluster import Truth
-from vppd.core.accounts import opened
-from vppd.core.curtail import Jobs, State, plan
-from vppd.core.curves import Curves, tables
-from vppd.core.prospect import Budget
+from vppd.core.curtail.accounts import opened
+from vppd.core.curtail.curves import Curves, tables
+from vppd.core.curtail.plan import Jobs, State, plan
+from vppd.core.curtail.prospect import Budget
 from vppd.runtime.curtailer import LONGEST_STEP_S, Curtailer, Terms
 from vppd.workload import Curtailment, Job, Knob, Workload
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from tests.core.schedule_instances import Json
 from tests.core.schedule_oracle import breaches
-from vppd.core.schedule import solve
-from vppd.core.schedule_budget import hourly_budgets
-from vppd.core.schedule_problem import parse
-from vppd.core.schedule_report import report
-from vppd.core.schedule_solver import load_solver
+from vppd.core.schedule.budget import hourly_budgets
+from vppd.core.schedule.problem import parse
+from vppd.core.schedule.report import report
+from vppd.core.schedule.solve import solve
+from vppd.core.schedule.solver import load_solver
 from vppd.snapshot import Floats
 
 DAYS, STEP_H = 7, 0.25

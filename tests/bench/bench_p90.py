@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from tests.bench.p90_profiles import DAY, DAYS, RECORDED, STEP_S, SYNTHETIC, UNFORESEEN, Series
-from vppd.core.bidding import Reading
-from vppd.core.forecast import forecast
-from vppd.core.forecast_point import Grid
-from vppd.core.offering import Sale, Stock, offering
-from vppd.core.sureness import sure_in_slot
+from vppd.core.bidding.offering import Sale, Stock, offering
+from vppd.core.bidding.quote import Reading
+from vppd.core.bidding.sureness import sure_in_slot
+from vppd.core.forecast.point import Grid
+from vppd.core.forecast.quantiles import forecast
 from vppd.model import Interval
 from vppd.snapshot import Floats
 

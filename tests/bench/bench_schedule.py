@@ -18,10 +18,10 @@ import numpy as np
 
 from tests.core.schedule_instances import Json, day, floors, rich_day
 from tests.core.schedule_oracle import breaches, textbook
-from vppd.core.schedule import solve
-from vppd.core.schedule_problem import parse
-from vppd.core.schedule_report import report
-from vppd.core.schedule_solver import load_solver
+from vppd.core.schedule.problem import parse
+from vppd.core.schedule.report import report
+from vppd.core.schedule.solve import solve
+from vppd.core.schedule.solver import load_solver
 
 RUNS = 3
 CASES: dict[str, tuple[Json, float]] = {

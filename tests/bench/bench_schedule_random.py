@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from tests.core.schedule_instances import Json, random_instance, rich_instance
 from tests.core.schedule_oracle import best_cost, breaches, cost_of
-from vppd.core.schedule import UNPROVEN, solve
-from vppd.core.schedule_problem import parse
-from vppd.core.schedule_report import report
-from vppd.core.schedule_solver import load_solver
+from vppd.core.schedule.problem import parse
+from vppd.core.schedule.report import report
+from vppd.core.schedule.solve import UNPROVEN, solve
+from vppd.core.schedule.solver import load_solver
 
 COUNT = 200
 GAP_FRAC, NEAR_FRAC, NEAR = 1e-3, 1e-5, 1e-6

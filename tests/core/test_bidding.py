@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vppd.core.bidding import Block, Charges, Reading, overbid_frac, price_curve, sure_w
-from vppd.core.bidding_greedy import greedy
-from vppd.core.bidding_lots import Lot, Resource, Split, Together, suits
-from vppd.core.bidding_split import split
+from vppd.core.bidding.greedy import greedy
+from vppd.core.bidding.lots import Lot, Resource, Split, suits
+from vppd.core.bidding.quote import Block, Charges, Reading, overbid_frac, price_curve, sure_w
+from vppd.core.bidding.split import split
 from vppd.snapshot import Floats
 
 SAMPLES = arrays(np.float64, st.tuples(st.integers(1, 20), st.integers(1, 60)), elements=st.floats(0.0, 1e6))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vppd.core.books import STEPS_PER_WINDOW, Books, Look, blank, looked
-from vppd.core.ceiling import ahead, followed
-from vppd.core.tracking import Track, seen, untracked, wished
+from vppd.core.curtail.books import STEPS_PER_WINDOW, Books, Look, blank, looked
+from vppd.core.curtail.ceiling import ahead, followed
+from vppd.core.curtail.tracking import Track, seen, untracked, wished
 from vppd.snapshot import Floats
 
 WINDOW_S = 600.0

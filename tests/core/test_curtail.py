@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tests.core.test_curtail_horizon import CLASSES
-from vppd.core.accounts import Accounts, opened
-from vppd.core.curtail import MOVES_FRAC, Jobs, Plan, State, plan
-from vppd.core.curves import Curves, tables
-from vppd.core.prospect import Budget
+from vppd.core.curtail.accounts import Accounts, opened
+from vppd.core.curtail.curves import Curves, tables
+from vppd.core.curtail.plan import MOVES_FRAC, Jobs, Plan, State, plan
+from vppd.core.curtail.prospect import Budget
 from vppd.snapshot import Bools, Floats
 
 STEP_S = 60.0

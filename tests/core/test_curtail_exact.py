@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.curtail_reference import Job, optimum
-from vppd.core.curves import Curves, tables
-from vppd.core.shed import NO_PAUSE, Ask, cost_of, freed_w, relax, rounded
-from vppd.core.shed_exact import exact
+from vppd.core.curtail.curves import Curves, tables
+from vppd.core.curtail.shed import NO_PAUSE, Ask, cost_of, freed_w, relax, rounded
+from vppd.core.curtail.shed_exact import exact
 
 
 def drawn(seed: int, n: int) -> tuple[list[Job], Curves, Ask, float]:

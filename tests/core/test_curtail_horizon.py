@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.curtail_reference import Job, horizon_optimum
-from vppd.core.accounts import TOLERANCE_FRAC, opened
-from vppd.core.curtail import Jobs, State, plan
-from vppd.core.curves import Curves, tables
-from vppd.core.prospect import Budget
+from vppd.core.curtail.accounts import TOLERANCE_FRAC, opened
+from vppd.core.curtail.curves import Curves, tables
+from vppd.core.curtail.plan import Jobs, State, plan
+from vppd.core.curtail.prospect import Budget
 from vppd.snapshot import Floats
 
 STEP_S = 600.0

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.test_curtail_horizon import CLASSES, mix
-from vppd.core.accounts import TOLERANCE_FRAC, opened
-from vppd.core.curtail import Jobs, State, plan
-from vppd.core.curves import Curves, prior, tables
-from vppd.core.learn import believed, drift_w, observed
-from vppd.core.prospect import Budget
+from vppd.core.curtail.accounts import TOLERANCE_FRAC, opened
+from vppd.core.curtail.curves import Curves, prior, tables
+from vppd.core.curtail.learn import believed, drift_w, observed
+from vppd.core.curtail.plan import Jobs, State, plan
+from vppd.core.curtail.prospect import Budget
 from vppd.snapshot import Floats
 
 A100 = tables(CLASSES)

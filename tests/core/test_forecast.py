@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vppd.core.forecast import LEVELS, Trial, forecast, pinball
-from vppd.core.forecast_point import METHODS, Grid, persistence, seasonal, similar_day
+from vppd.core.forecast.point import METHODS, Grid, persistence, seasonal, similar_day
+from vppd.core.forecast.quantiles import LEVELS, Trial, forecast, pinball
 from vppd.snapshot import Floats
 
 HOUR = Grid(3600.0)

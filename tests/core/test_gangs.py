@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vppd.core.accounts import opened
-from vppd.core.classes import RIGID, classes
-from vppd.core.curtail import Jobs
-from vppd.core.gangs import Gangs, alike, gangs_of, rows_of
-from vppd.core.workload_columns import Columns, columns_of
+from vppd.core.curtail.accounts import opened
+from vppd.core.curtail.classes import RIGID, classes
+from vppd.core.curtail.gangs import Gangs, alike, gangs_of, rows_of
+from vppd.core.curtail.plan import Jobs
+from vppd.core.curtail.workload_columns import Columns, columns_of
 from vppd.snapshot import Bools
 from vppd.workload import Job, Knob
 

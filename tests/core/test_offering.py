@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vppd.core.bid import Bid
-from vppd.core.bidding import Reading
-from vppd.core.bidding_greedy import greedy
-from vppd.core.offering import Offering, Sale, Stock, bid_id, energy_h, offering, offers
+from vppd.core.bidding.bid import Bid
+from vppd.core.bidding.greedy import greedy
+from vppd.core.bidding.offering import Offering, Sale, Stock, bid_id, energy_h, offering, offers
+from vppd.core.bidding.quote import Reading
 from vppd.model import Interval, Obligation
 from vppd.snapshot import Floats
 
@@ -371,7 +371,8 @@ def test_nothing_is_sold_twice_when_the_solver_is_late(
     held: list[Obligation] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "vppd.core.offering.split", lambda resources, lots, together, limit_s: greedy(resources, lots, together)
+            "vppd.core.bidding.offering.split",
+            lambda resources, lots, together, limit_s: greedy(resources, lots, together),
         )
         for sales, parts in turns:
             found = offered(sales, stocks, held, reading=reading)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vppd.core.forecast import Forecast, Score
-from vppd.core.outlook import Outlook, resampled
+from vppd.core.forecast.outlook import Outlook, resampled
+from vppd.core.forecast.quantiles import Forecast, Score
 from vppd.snapshot import Floats
 
 AT = datetime(2026, 3, 29, tzinfo=UTC)

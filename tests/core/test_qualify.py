@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vppd.core.qualify import Ability, Direction, Shortcoming, Site, Terms, able_w, qualify
+from vppd.core.bidding.qualify import Ability, Direction, Shortcoming, Site, Terms, able_w, qualify
 
 UPS = Ability("ups", 1.0, reduce_w=2e6, increase_w=1e6, reduce_wh=0.5e6, increase_wh=0.1e6, local_response=True)
 HALL = Ability("hall", 60.0, reduce_w=8e6)

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from vppd.core.bidding_lots import Lot
-from vppd.core.offering import Sale, Stock, offering
-from vppd.core.pooling import _missing_until
+from vppd.core.bidding.lots import Lot
+from vppd.core.bidding.offering import Sale, Stock, offering
+from vppd.core.bidding.pooling import _missing_until
 from vppd.model import Interval
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,11 +10,11 @@ import pytest
 
 from tests.core.schedule_instances import Json, day, floors
 from tests.core.schedule_oracle import best_cost, breaches, cheapest_by_enumeration, cost_of
-from vppd.core.schedule import solve
-from vppd.core.schedule_problem import parse
-from vppd.core.schedule_program import formulate
-from vppd.core.schedule_report import report
-from vppd.core.schedule_solver import solve_program
+from vppd.core.schedule.problem import parse
+from vppd.core.schedule.program import formulate
+from vppd.core.schedule.report import report
+from vppd.core.schedule.solve import solve
+from vppd.core.schedule.solver import solve_program
 
 
 def scheduled(problem: Json) -> Json:

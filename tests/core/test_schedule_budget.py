@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vppd.core.schedule_budget import hourly_budgets
+from vppd.core.schedule.budget import hourly_budgets
 
 LOADS = {"a/0": [100.0, 0.0, 0.0, 100.0] * 2, "a/1": [0.0] * 4 + [40.0] * 4, "b/0": [8.0] * 8}
 

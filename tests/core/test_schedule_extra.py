@@ -12,14 +12,14 @@ import pytest
 
 from tests.core.schedule_instances import Json, day, odd_day, rich_day
 from tests.core.schedule_oracle import best_cost, breaches, cost_of
-from vppd.core.schedule import Status, solve
-from vppd.core.schedule_bound import battery_prices, least_cost
-from vppd.core.schedule_groups import grouped
-from vppd.core.schedule_plan import excess_frac, settled
-from vppd.core.schedule_problem import parse
-from vppd.core.schedule_program import Flows, formulate
-from vppd.core.schedule_report import lines, report
-from vppd.core.schedule_solver import Verdict, solve_program
+from vppd.core.schedule.bound import battery_prices, least_cost
+from vppd.core.schedule.groups import grouped
+from vppd.core.schedule.plan import excess_frac, settled
+from vppd.core.schedule.problem import parse
+from vppd.core.schedule.program import Flows, formulate
+from vppd.core.schedule.report import lines, report
+from vppd.core.schedule.solve import Status, solve
+from vppd.core.schedule.solver import Verdict, solve_program
 from vppd.errors import ConfigError
 
 

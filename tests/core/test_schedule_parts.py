@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from tests.core.schedule_instances import Json, day
 from tests.core.schedule_oracle import best_cost
-from vppd.core.schedule_bound import least_cost, lowest_ahead
-from vppd.core.schedule_groups import grouped
-from vppd.core.schedule_plan import excess_frac, settled
-from vppd.core.schedule_problem import parse
-from vppd.core.schedule_program import Flows, formulate
-from vppd.core.schedule_sides import wasteful
-from vppd.core.schedule_solver import solve_program
-from vppd.core.schedule_storage import best_powers, ladder
+from vppd.core.schedule.bound import least_cost, lowest_ahead
+from vppd.core.schedule.groups import grouped
+from vppd.core.schedule.plan import excess_frac, settled
+from vppd.core.schedule.problem import parse
+from vppd.core.schedule.program import Flows, formulate
+from vppd.core.schedule.sides import wasteful
+from vppd.core.schedule.solver import solve_program
+from vppd.core.schedule.storage import best_powers, ladder
 from vppd.errors import ConfigError
 
 

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.core.schedule_instances import Json, random_instance, rich_instance
 from tests.core.schedule_oracle import best_cost, breaches, cost_of
-from vppd.core.schedule import solve
-from vppd.core.schedule_problem import parse
-from vppd.core.schedule_report import report
-from vppd.core.schedule_solver import load_solver
+from vppd.core.schedule.problem import parse
+from vppd.core.schedule.report import report
+from vppd.core.schedule.solve import solve
+from vppd.core.schedule.solver import load_solver
 
 EXAMPLES = int(os.environ.get("VPPD_SCHEDULE_EXAMPLES", "1000"))
 """How many instances to try; 10000 take some three minutes."""

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from vppd.core.bidding import Reading, sure_w
-from vppd.core.sureness import AIM_FRAC, RATE_FRAC, adapted, careful_epsilon, known_rows, sure_in_slot, volume_w
+from vppd.core.bidding.quote import Reading, sure_w
+from vppd.core.bidding.sureness import AIM_FRAC, RATE_FRAC, adapted, careful_epsilon, known_rows, sure_in_slot, volume_w
 from vppd.snapshot import Floats
 
 SAMPLES = arrays(np.float64, st.tuples(st.integers(0, 30), st.just(4)), elements=st.floats(0.0, 1e6) | st.just(np.nan))

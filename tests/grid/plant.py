@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import cache
 
 from tests.grid.dispatcher import NOW, Key
-from vppd.core.bid import Offered
+from vppd.core.bidding.bid import Offered
 from vppd.grid.admit import admit
 from vppd.grid.envelope import Sender
 from vppd.grid.ids import SeededIds

@@ -19,8 +19,8 @@ from tests.grid.test_admit import accepted, order, rejected
 from tests.grid.test_admit_fuzz import JSON
 from tests.grid.trade import BID_ID, SLOT, a_bid, award_message, award_of, offered
 from tests.support import ROOT
-from vppd.core.bid import Offered
-from vppd.core.bidding import Step
+from vppd.core.bidding.bid import Offered
+from vppd.core.bidding.quote import Step
 from vppd.grid.awards import match
 from vppd.grid.envelope import read_envelope
 from vppd.grid.offers import read_offer

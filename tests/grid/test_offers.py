@@ -17,8 +17,8 @@ from tests.grid.plant import sender
 from tests.grid.schemas import check, unsigned
 from tests.grid.test_admit_fuzz import JSON
 from tests.grid.trade import BID_ID, GATE, SLOT, a_bid, an_obligation, offered
-from vppd.core.bid import Bid, price_per_mwh, unfit_revision
-from vppd.core.bidding import Step
+from vppd.core.bidding.bid import Bid, price_per_mwh, unfit_revision
+from vppd.core.bidding.quote import Step
 from vppd.grid.award_statement import AwardStatement, award_statement, award_statement_event
 from vppd.grid.offers import offer_event, offer_message, read_offer
 from vppd.grid.reasons import Defect

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vppd.core.forecast import Forecast, Score
-from vppd.core.outlook import Outlook
+from vppd.core.forecast.outlook import Outlook
+from vppd.core.forecast.quantiles import Forecast, Score
 from vppd.grid.openadr3_figures import KEPT_S, STEP_S, SiteFigures
 from vppd.model import Interval, OrderKind
 from vppd.snapshot import Health, Snapshot

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from nexa_mfrr_eam import MARIMode, deserialize_reserve_bid_document
 from nexa_mfrr_eam.bids.validation import validate_document
 
-from vppd.core.bid import Bid
-from vppd.core.bidding import Step
+from vppd.core.bidding.bid import Bid
+from vppd.core.bidding.quote import Step
 from vppd.errors import Refused
 from vppd.grid.reserve_bid import Market, Party, reserve_bid
 from vppd.model import Interval

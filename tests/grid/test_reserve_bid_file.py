@@ -13,8 +13,8 @@ from nexa_mfrr_eam import MARIMode, deserialize_reserve_bid_document
 from nexa_mfrr_eam.bids.validation import validate_document
 
 from vppd.config.market import MarketConfig
-from vppd.core.bid import Bid, Offered
-from vppd.core.bidding import Step
+from vppd.core.bidding.bid import Bid, Offered
+from vppd.core.bidding.quote import Step
 from vppd.errors import Refused
 from vppd.grid.reserve_bid_file import write_reserve_bids
 from vppd.model import Interval

@@ -18,8 +18,8 @@ from tests.grid.dispatcher import NOW, when
 from tests.grid.plant import sender, with_awards
 from tests.grid.schemas import check
 from tests.grid.trade import GATE, a_bid, award_message, award_of
-from vppd.core.bid import Bid, unfit_revision
-from vppd.core.bidding import Step
+from vppd.core.bidding.bid import Bid, unfit_revision
+from vppd.core.bidding.quote import Step
 from vppd.errors import Refused
 from vppd.grid.intake import Desk, take_all
 from vppd.grid.offers import offer_event, offer_message

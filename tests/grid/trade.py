@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.grid.dispatcher import AWARD_TOPIC, NOW, award_data, event, inbound, watts, when
 from tests.grid.plant import key
-from vppd.core.bid import Bid, Offered
-from vppd.core.bidding import Step
+from vppd.core.bidding.bid import Bid, Offered
+from vppd.core.bidding.quote import Step
 from vppd.model import Inbound, Interval, Obligation
 
 BID_ID = "3f0d7c52-6d0f-5a51-9a7e-8f5d0b1c2a34"

@@ -18,7 +18,7 @@ from tests.grid.schemas import check
 from tests.grid.trade import AWARD_ID, BID_ID, GATE, SLOT, a_bid, an_obligation, award_message
 from tests.grid.wire import PATIENCE_S, Dispatcher, running, settings
 from tests.servers.mosquitto import Mosquitto
-from vppd.core.bid import Bid
+from vppd.core.bidding.bid import Bid
 from vppd.grid.award_statement import AwardStatement, award_statement, award_statement_event
 from vppd.grid.intake import Desk, take_all
 from vppd.grid.offers import offer_event, offer_message

@@ -13,8 +13,8 @@ import pytest
 from tests.grid.dispatcher import NOW
 from tests.grid.plant import sender
 from tests.grid.trade import AWARD_ID, BID_ID, GATE, SLOT, a_bid, an_obligation
-from vppd.core.bid import Bid
-from vppd.core.bidding import Step
+from vppd.core.bidding.bid import Bid
+from vppd.core.bidding.quote import Step
 from vppd.errors import Garbled, Refused
 from vppd.grid.award_statement import AwardStatement, award_statement, award_statement_event
 from vppd.grid.offers import offer_event, offer_message

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.grid.schemas import check
-from vppd.core.bid import Bid, State
-from vppd.core.bidding import Step
+from vppd.core.bidding.bid import Bid, State
+from vppd.core.bidding.quote import Step
 from vppd.demo.keys import KeyPair, key_pair, write_jwks
 from vppd.grid.envelope import Kind, Sender
 from vppd.grid.fields import stamp

@@ -19,11 +19,11 @@ from tests.market.season_plan import Plans, price_outlook
 from tests.market.season_products import ISSUER, MARKET, PEAK, PEAK_HOURS, READY
 from tests.market.season_report import Report
 from tests.market.season_world import MINUTES, START, WARM_DAYS, Truth, World, truth_of
-from vppd.core.bid import Bid, Offered
-from vppd.core.forecast import LEVELS, Forecast, Score, Trial, forecast
-from vppd.core.forecast_point import Grid
-from vppd.core.offering import Stock, offering
-from vppd.core.outlook import Outlook
+from vppd.core.bidding.bid import Bid, Offered
+from vppd.core.bidding.offering import Stock, offering
+from vppd.core.forecast.outlook import Outlook
+from vppd.core.forecast.point import Grid
+from vppd.core.forecast.quantiles import LEVELS, Forecast, Score, Trial, forecast
 from vppd.core.state import Phase, Transition
 from vppd.core.timetable import Timetable
 from vppd.grid.awards import match, orders_of

@@ -8,9 +8,9 @@ from datetime import datetime
 import numpy as np
 
 from vppd.config.planning import PlanningConfig
-from vppd.core.forecast import LEVELS, Forecast, Score
+from vppd.core.forecast.outlook import Outlook
+from vppd.core.forecast.quantiles import LEVELS, Forecast, Score
 from vppd.core.headroom import narrowed, standing
-from vppd.core.outlook import Outlook
 from vppd.core.state import Decision
 from vppd.core.timetable import Timetable
 from vppd.model import Obligation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vppd.config.market import MarketConfig
-from vppd.core.qualify import Direction
+from vppd.core.bidding.qualify import Direction
 from vppd.products import GateConfig, ProductConfig
 
 ISSUER = "market"

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from tests.grid.plant import sender
 from tests.planning.market_rig import config, outlooks, product, timetable
-from vppd.core.bid import Offered, price_per_mwh
-from vppd.core.outlook import Outlook
+from vppd.core.bidding.bid import Offered, price_per_mwh
+from vppd.core.forecast.outlook import Outlook
 from vppd.core.state import Decision
 from vppd.core.timetable import Timetable
 from vppd.model import Event, Obligation

@@ -11,10 +11,10 @@ import numpy as np
 
 from vppd.config.load import Config
 from vppd.config.planning import PlanningConfig
-from vppd.core.accounts import TOLERANCE_FRAC
-from vppd.core.curves import PRIOR_SHAPE
+from vppd.core.curtail.accounts import TOLERANCE_FRAC
+from vppd.core.curtail.curves import PRIOR_SHAPE
 from vppd.core.cycle import decide
-from vppd.core.outlook import Outlook
+from vppd.core.forecast.outlook import Outlook
 from vppd.core.state import Command, State
 from vppd.planning.plan_worker import answered
 from vppd.planning.planner import Planner

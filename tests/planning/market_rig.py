@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from vppd.config.load import Config
-from vppd.core.forecast import Forecast, Score
-from vppd.core.outlook import Outlook
+from vppd.core.forecast.outlook import Outlook
+from vppd.core.forecast.quantiles import Forecast, Score
 from vppd.core.timetable import Timetable
 from vppd.products import ProductConfig
 from vppd.snapshot import Floats, Plant

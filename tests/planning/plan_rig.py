@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from vppd.core.forecast import Forecast, Score
-from vppd.core.outlook import Outlook
+from vppd.core.forecast.outlook import Outlook
+from vppd.core.forecast.quantiles import Forecast, Score
 from vppd.core.state import Decision
 from vppd.planning.known import Moment
 from vppd.snapshot import Floats, Snapshot

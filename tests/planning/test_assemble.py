@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.planning.plan_rig import DAY, STEP_S, a_day, by_hour, flat, moment_of, outlook, sunny
 from vppd.config.planning import PlanningConfig
-from vppd.core.outlook import Outlook
-from vppd.core.schedule_problem import parse
+from vppd.core.forecast.outlook import Outlook
+from vppd.core.schedule.problem import parse
 from vppd.errors import Unreachable
 from vppd.model import Interval, Obligation, OrderKind
 from vppd.planning.answer import Plan, plan_of, wishes

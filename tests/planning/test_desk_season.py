@@ -10,7 +10,7 @@ import pytest
 
 from tests.planning.desk_rig import Room
 from tests.planning.market_rig import product
-from vppd.core.bid import Offered
+from vppd.core.bidding.bid import Offered
 from vppd.testing.cycles import START
 
 pytestmark = pytest.mark.looptime

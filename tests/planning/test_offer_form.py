@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.planning.market_rig import STEP_S, config, outlooks, product, timetable
-from vppd.core.bid import Bid
-from vppd.core.bidding import Step
-from vppd.core.offering import Unsold
+from vppd.core.bidding.bid import Bid
+from vppd.core.bidding.offering import Unsold
+from vppd.core.bidding.quote import Step
 from vppd.errors import Refused
 from vppd.model import Interval, Obligation
 from vppd.planning.gates import slots

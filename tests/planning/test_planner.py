@@ -15,7 +15,7 @@ from tests.planning.green_day import START as DUSK
 from tests.planning.green_day import GreenDay
 from tests.planning.plan_rig import STEP_S, a_day, flat, outlooks
 from vppd.config.planning import PlanningConfig
-from vppd.core.outlook import Outlook
+from vppd.core.forecast.outlook import Outlook
 from vppd.core.timetable import Timetable
 from vppd.errors import Refused, Unreachable
 from vppd.model import Interval, Obligation, OrderKind

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.planning.market_rig import product
-from vppd.core.bid import Bid, Offered
-from vppd.core.bidding import Step
+from vppd.core.bidding.bid import Bid, Offered
+from vppd.core.bidding.quote import Step
 from vppd.planning.gates import Slot, slots
 from vppd.planning.quoting import Change, changes, undecided
 from vppd.testing.cycles import START

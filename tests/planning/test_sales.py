@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.planning.market_rig import STEP_S, config, outlook, outlooks, paths, product, timetable
-from vppd.core.bid import Bid, Offered
-from vppd.core.bidding import Step
+from vppd.core.bidding.bid import Bid, Offered
+from vppd.core.bidding.quote import Step
+from vppd.core.bidding.stock import Stock
 from vppd.core.failsafe import SOC_MARGIN_FRAC
-from vppd.core.stock import Stock
 from vppd.model import Interval, Obligation
 from vppd.planning.gates import Slot, slots
 from vppd.planning.sales import sale_of, standing, why_not, window_of

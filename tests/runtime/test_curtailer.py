@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.runtime.plannable_cluster import Cluster, Truth, job, mixed, unbound
-from vppd.core.books import Books, blank
-from vppd.core.classes import Classes, classes
+from vppd.core.curtail.books import Books, blank
+from vppd.core.curtail.classes import Classes, classes
 from vppd.runtime.curtail_file import packed, unpacked
 from vppd.runtime.curtailer import Curtailer, Terms
 from vppd.workload import Knob

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from vppd.core.bid import Offered, price_per_mwh
+from vppd.core.bidding.bid import Offered, price_per_mwh
 from vppd.model import Obligation
 
 

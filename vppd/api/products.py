@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vppd.config.load import Config
-from vppd.core.qualify import Shortcoming, qualify
+from vppd.core.bidding.qualify import Shortcoming, qualify
 from vppd.products import products_in, shipped, site_of
 
 

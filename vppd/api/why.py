@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vppd.api.view import number
-from vppd.core.bearing import bearing
+from vppd.core.curtail.bearing import bearing
 from vppd.core.failsafe import RULES, Severity
 from vppd.core.state import REASONS, Command, Decision, Demand, Progress, Reason
 from vppd.snapshot import KINDS, Plant, Snapshot

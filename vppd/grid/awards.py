@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
-from vppd.core.bid import Bid, Offered, price_per_mwh
+from vppd.core.bidding.bid import Bid, Offered, price_per_mwh
 from vppd.grid.envelope import Envelope
 from vppd.grid.fields import stamp
 from vppd.grid.reasons import Defect, Reason

@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from vppd.core.bid import Bid, Offered, State, price_per_mwh
-from vppd.core.bidding import Step
+from vppd.core.bidding.bid import Bid, Offered, State, price_per_mwh
+from vppd.core.bidding.quote import Step
 from vppd.grid.envelope import Context, Kind, Sender
 from vppd.grid.fields import Fields, stamp
 from vppd.grid.quantities import given, interval_json, read_power

@@ -17,7 +17,7 @@ import numpy as np
 from vppd.core.aggregate import Image, aggregate, is_storage, perceive
 from vppd.core.envelope import envelope, flexibility
 from vppd.core.failsafe import Severity
-from vppd.core.outlook import MEDIAN_FRAC, Outlook
+from vppd.core.forecast.outlook import MEDIAN_FRAC, Outlook
 from vppd.core.state import Decision
 from vppd.grid.openadr3_trail import Trail
 from vppd.model import TIERS, Interval, Kind

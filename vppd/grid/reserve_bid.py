@@ -14,7 +14,7 @@ from decimal import ROUND_CEILING, Decimal
 from uuid import NAMESPACE_OID, uuid5
 from xml.etree import ElementTree as ET
 
-from vppd.core.bid import Bid
+from vppd.core.bidding.bid import Bid
 from vppd.errors import Refused
 
 NAMESPACE = "urn:iec62325.351:tc57wg16:451-7:reservebiddocument:7:4"

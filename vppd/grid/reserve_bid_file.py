@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import NAMESPACE_OID, uuid5
 
 from vppd.config.market import MarketConfig, ReserveBidConfig
-from vppd.core.bid import Bid, Offered
+from vppd.core.bidding.bid import Bid, Offered
 from vppd.errors import Refused
 from vppd.grid.reserve_bid import Market, Party, reserve_bid
 from vppd.products import ProductConfig

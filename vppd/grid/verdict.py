@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from vppd.core.bid import Offered
+from vppd.core.bidding.bid import Offered
 from vppd.grid.dsx_flex import Enforcement
 from vppd.grid.reasons import Reason
 from vppd.grid.vpp_v1 import Award, Regulation

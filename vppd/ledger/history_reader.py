@@ -11,7 +11,7 @@ from typing import Any
 import apsw
 import numpy as np
 
-from vppd.core.outlook import LEAST_COVERED_FRAC
+from vppd.core.forecast.outlook import LEAST_COVERED_FRAC
 from vppd.errors import Garbled
 from vppd.ledger.database import readable, translated
 from vppd.ledger.history import (

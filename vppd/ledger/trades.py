@@ -19,7 +19,7 @@ from heapq import heappop, heappush
 from types import MappingProxyType
 from typing import Any
 
-from vppd.core.bid import Bid, Offered, State
+from vppd.core.bidding.bid import Bid, Offered, State
 from vppd.model import Obligation, Recorded
 
 OFFERS_KEPT = timedelta(days=2)

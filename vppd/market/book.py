@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from vppd.core.bid import Bid, Offered, unfit_revision
+from vppd.core.bidding.bid import Bid, Offered, unfit_revision
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from vppd.core.bid import Bid, Offered
+from vppd.core.bidding.bid import Bid, Offered
 from vppd.errors import ConfigError
 from vppd.market.book import Book, Entry, Slot
 from vppd.market.link import Command

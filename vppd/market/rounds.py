@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-from vppd.core.bid import price_per_mwh
+from vppd.core.bidding.bid import price_per_mwh
 from vppd.errors import ConfigError
 from vppd.market.book import Entry, Slot
 from vppd.market.clearing import Cleared, Need, Offer, Rung, Ties, clear

@@ -15,7 +15,7 @@ import numpy as np
 from vppd.config.planning import PlanningConfig
 from vppd.core.aggregate import is_storage
 from vppd.core.failsafe import Severity
-from vppd.core.outlook import Outlook
+from vppd.core.forecast.outlook import Outlook
 from vppd.errors import Unreachable
 from vppd.model import TIERS, Kind, Obligation
 from vppd.planning.bounds import limits, reserves, total

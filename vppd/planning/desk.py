@@ -14,9 +14,9 @@ import structlog
 
 from vppd.config.load import Config
 from vppd.config.market import MarketConfig
-from vppd.core.bid import Offered
+from vppd.core.bidding.bid import Offered
 from vppd.core.failsafe import Severity
-from vppd.core.outlook import Outlook
+from vppd.core.forecast.outlook import Outlook
 from vppd.core.state import Decision
 from vppd.core.timetable import Timetable
 from vppd.errors import Refused, Unreachable

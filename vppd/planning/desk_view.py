@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from vppd.core.bid import Offered, price_per_mwh
+from vppd.core.bidding.bid import Offered, price_per_mwh
 from vppd.planning.gates import Slot
 from vppd.planning.offer_form import Answer
 from vppd.ports import Window

@@ -14,7 +14,7 @@ import structlog
 
 from vppd.config.forecast import ForecastFeedConfig
 from vppd.config.grid import BrokerConfig
-from vppd.core.outlook import MEDIAN_FRAC, resampled
+from vppd.core.forecast.outlook import MEDIAN_FRAC, resampled
 from vppd.errors import ConfigError, DeviceError, Garbled, Unreachable
 from vppd.ledger.history import History, Issue
 from vppd.ledger.history_reader import reading

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from vppd.core.forecast import Forecast, Score, Trial, held_back, pinball
-from vppd.core.forecast_point import Grid
-from vppd.core.outlook import MEDIAN_FRAC, resampled
+from vppd.core.forecast.outlook import MEDIAN_FRAC, resampled
+from vppd.core.forecast.point import Grid
+from vppd.core.forecast.quantiles import Forecast, Score, Trial, held_back, pinball
 from vppd.ledger.history import Issue
 from vppd.ledger.history_reader import HistoryReader
 from vppd.snapshot import Floats

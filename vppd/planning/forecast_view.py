@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from vppd.core.outlook import Outlook
+from vppd.core.forecast.outlook import Outlook
 from vppd.snapshot import Floats
 
 SHOWN_FRAC = (0.1, 0.5, 0.9)

@@ -17,9 +17,9 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from vppd.core.forecast import Forecast, Score, forecast
-from vppd.core.forecast_point import DAY_S, METHODS, Grid, persistence
-from vppd.core.outlook import MEDIAN_FRAC
+from vppd.core.forecast.outlook import MEDIAN_FRAC
+from vppd.core.forecast.point import DAY_S, METHODS, Grid, persistence
+from vppd.core.forecast.quantiles import Forecast, Score, forecast
 from vppd.errors import VppdError
 from vppd.ledger.history import EPOCH
 from vppd.ledger.history_reader import HistoryReader, reading

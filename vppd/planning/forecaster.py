@@ -15,9 +15,9 @@ import structlog
 
 from vppd.config.forecast import ForecastConfig, ForecastFeedConfig
 from vppd.config.planning import PlanningConfig
-from vppd.core.forecast import LEVELS, Forecast, Score
-from vppd.core.forecast_point import METHODS
-from vppd.core.outlook import Outlook
+from vppd.core.forecast.outlook import Outlook
+from vppd.core.forecast.point import METHODS
+from vppd.core.forecast.quantiles import LEVELS, Forecast, Score
 from vppd.errors import Garbled, Refused, Unreachable
 from vppd.ledger.history import EPOCH, History
 from vppd.model import Kind

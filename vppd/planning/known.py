@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from vppd.config.planning import PlanningConfig
-from vppd.core.outlook import MEDIAN_FRAC, Outlook
+from vppd.core.forecast.outlook import MEDIAN_FRAC, Outlook
 from vppd.core.state import Decision
 from vppd.planning.deferral import SECONDS, Chunk
 from vppd.snapshot import Floats, Plant, Snapshot

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from vppd.core.bid import Bid
-from vppd.core.offering import Unsold
-from vppd.core.stock import Sale, Stock
+from vppd.core.bidding.bid import Bid
+from vppd.core.bidding.offering import Unsold
+from vppd.core.bidding.stock import Sale, Stock
 from vppd.model import Interval, Obligation
 from vppd.planning.shelf import Shelf, Steps
 from vppd.snapshot import Floats

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from vppd.core.offering import offering
+from vppd.core.bidding.offering import offering
 from vppd.planning.offer_form import Answer, Question, answer_form, question
 
 

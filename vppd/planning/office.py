@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from vppd.config.load import Config
-from vppd.core.outlook import Outlook
+from vppd.core.forecast.outlook import Outlook
 from vppd.core.state import Decision
 from vppd.grid.envelope import Sender
 from vppd.grid.openadr3_orders import Tariff

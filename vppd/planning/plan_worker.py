@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from vppd.core.schedule import Answer, Status, solve
-from vppd.core.schedule_problem import Problem, parse
-from vppd.core.schedule_report import report
+from vppd.core.schedule.problem import Problem, parse
+from vppd.core.schedule.report import report
+from vppd.core.schedule.solve import Answer, Status, solve
 from vppd.errors import ConfigError
 from vppd.runtime.clock import SystemClock
 

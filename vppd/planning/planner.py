@@ -14,8 +14,8 @@ import structlog
 
 from vppd.config.planning import PlanningConfig
 from vppd.core.failsafe import Severity
+from vppd.core.forecast.outlook import Outlook
 from vppd.core.headroom import narrowed, standing
-from vppd.core.outlook import Outlook
 from vppd.core.state import Decision
 from vppd.core.timetable import Timetable
 from vppd.errors import Garbled, Refused, Unreachable

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from vppd.core.bid import Bid, Offered, State, price_per_mwh, unfit_revision
+from vppd.core.bidding.bid import Bid, Offered, State, price_per_mwh, unfit_revision
 from vppd.planning.gates import Slot
 
 Place = tuple[str, datetime, datetime]

@@ -10,11 +10,11 @@ from math import inf
 import numpy as np
 
 from vppd.config.market import MarketConfig
-from vppd.core.bid import Offered
-from vppd.core.bidding import EPSILON_FRAC
-from vppd.core.outlook import Outlook
-from vppd.core.qualify import Direction, Site, qualify
-from vppd.core.stock import Sale
+from vppd.core.bidding.bid import Offered
+from vppd.core.bidding.qualify import Direction, Site, qualify
+from vppd.core.bidding.quote import EPSILON_FRAC
+from vppd.core.bidding.stock import Sale
+from vppd.core.forecast.outlook import Outlook
 from vppd.model import Interval, Obligation
 from vppd.planning.gates import Slot
 from vppd.planning.shelf import IMPORT_PRICE, Shelf

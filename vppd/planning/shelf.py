@@ -10,11 +10,11 @@ from math import ceil, gcd
 import numpy as np
 
 from vppd.config.plant import STORAGE, AssetConfig
+from vppd.core.bidding.qualify import Site
+from vppd.core.bidding.stock import Stock
+from vppd.core.bidding.sureness import LEAST_ROWS
 from vppd.core.failsafe import SOC_MARGIN_FRAC
-from vppd.core.outlook import Outlook, resampled
-from vppd.core.qualify import Site
-from vppd.core.stock import Stock
-from vppd.core.sureness import LEAST_ROWS
+from vppd.core.forecast.outlook import Outlook, resampled
 from vppd.core.timetable import Timetable
 from vppd.model import TIERS, Interval, Kind
 from vppd.snapshot import Floats

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import structlog
 
-from vppd.core.accounts import Accounts
-from vppd.core.books import Books
-from vppd.core.classes import Classes, Key, classes
+from vppd.core.curtail.accounts import Accounts
+from vppd.core.curtail.books import Books
+from vppd.core.curtail.classes import Classes, Key, classes
 from vppd.snapshot import Floats
 
 VERSION = 1

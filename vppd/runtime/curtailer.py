@@ -13,16 +13,16 @@ from itertools import compress
 import numpy as np
 import structlog
 
-from vppd.core.accounts import allowed_s
-from vppd.core.books import Books, Look, blank, looked
-from vppd.core.ceiling import Ceiling, ahead, followed
-from vppd.core.classes import Classes, classes
-from vppd.core.curtail import Jobs, Plan, State, plan
-from vppd.core.gangs import Gangs, alike, gangs_of, rows_of
-from vppd.core.learn import observed
-from vppd.core.sheddable import sheddable_w
-from vppd.core.tracking import Track, seen, untracked, wished
-from vppd.core.workload_columns import Columns, columns_of
+from vppd.core.curtail.accounts import allowed_s
+from vppd.core.curtail.books import Books, Look, blank, looked
+from vppd.core.curtail.ceiling import Ceiling, ahead, followed
+from vppd.core.curtail.classes import Classes, classes
+from vppd.core.curtail.gangs import Gangs, alike, gangs_of, rows_of
+from vppd.core.curtail.learn import observed
+from vppd.core.curtail.plan import Jobs, Plan, State, plan
+from vppd.core.curtail.sheddable import sheddable_w
+from vppd.core.curtail.tracking import Track, seen, untracked, wished
+from vppd.core.curtail.workload_columns import Columns, columns_of
 from vppd.runtime.curtailer_story import Reasons, Story
 from vppd.runtime.verification import Verification
 from vppd.snapshot import Bools, Floats

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vppd.core.classes import Classes
-from vppd.core.workload_columns import Columns
+from vppd.core.curtail.classes import Classes
+from vppd.core.curtail.workload_columns import Columns
 from vppd.runtime.verification import Verification
 from vppd.snapshot import Bools, Floats
 from vppd.workload import Curtailment, Workload

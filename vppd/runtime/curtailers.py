@@ -13,7 +13,7 @@ import numpy as np
 import structlog
 
 from vppd.config.load import Config
-from vppd.core.books import Books
+from vppd.core.curtail.books import Books
 from vppd.model import Kind
 from vppd.runtime.clock import Clock
 from vppd.runtime.curtail_file import packed, read, write

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vppd.core.bearing import bearing, left_s
+from vppd.core.curtail.bearing import bearing, left_s
 from vppd.core.state import Decision
 from vppd.runtime.clock import Clock
 from vppd.snapshot import Plant

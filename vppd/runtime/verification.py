@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from vppd.core.learn import drift_w
+from vppd.core.curtail.learn import drift_w
 
 STEPS_KEPT = 50
 SHORT_FRAC = 0.01

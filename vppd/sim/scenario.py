@@ -10,7 +10,7 @@ from typing import Annotated, Self
 from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
 from vppd.config.table import Fraction, InvalidConfig, NonNegative, Problem, Table, problems_of
-from vppd.core.curves import Curves, tables
+from vppd.core.curtail.curves import Curves, tables
 
 _MOST_STEPS = 100_000
 

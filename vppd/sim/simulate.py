@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from vppd.core.accounts import TOLERANCE_FRAC, opened
-from vppd.core.curtail import Jobs, State, plan
-from vppd.core.curves import Curves
-from vppd.core.prospect import Budget
+from vppd.core.curtail.accounts import TOLERANCE_FRAC, opened
+from vppd.core.curtail.curves import Curves
+from vppd.core.curtail.plan import Jobs, State, plan
+from vppd.core.curtail.prospect import Budget
 from vppd.sim.reserve import Store, charged, discharge_w, discharged, full_store, recharge_w
 from vppd.sim.scenario import Scenario
 from vppd.snapshot import Bools, Floats

@@ -1,0 +1,1 @@
+"""What can be promised, for how much, and what is offered where."""

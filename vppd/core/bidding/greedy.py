@@ -1,0 +1,146 @@
+"""The split without a solver: one lot after another, what is held first, then those worth most per watt and step. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vppd.core.bidding.lots import INF, Lot, Resource, Split, Together, suits, worth_of
+from vppd.snapshot import Floats
+
+Drawn = tuple[tuple[str, float], ...]
+
+
+def greedy(resources: Sequence[Resource], lots: Sequence[Lot], together: Sequence[Together] = ()) -> Split:
+    """Return offers that can be delivered together, each from the cheapest and then the slowest resources that will do."""
+    store = _Store(resources, together)
+    offers_w: list[float] = [0.0] * len(lots)
+    short_w: list[float] = [0.0] * len(lots)
+    drawn: list[Drawn] = [()] * len(lots)
+    taken_groups: set[str] = set()
+    for i in sorted(range(len(lots)), key=lambda i: (not lots[i].is_held, -_worth_of_a_step(resources, lots[i]))):
+        lot = lots[i]
+        if not lot.is_held and (lot.group in taken_groups or _best_per_w(resources, lot) <= 0.0):
+            continue
+        offers_w[i], drawn[i], short_w[i] = store.hold(lot) if lot.is_held else (*store.take(lot), 0.0)
+        taken_groups |= {lot.group} if lot.group and offers_w[i] > 0.0 and not lot.is_held else set()
+    worth = worth_of(resources, lots, drawn)
+    status = "heuristic" if lots else "optimal"
+    return Split(tuple(offers_w), tuple(drawn), worth, INF if lots else 0.0, status, tuple(short_w) if lots else ())
+
+
+def _worth_of_a_step(resources: Sequence[Resource], lot: Lot) -> float:
+    """Return what a watt earns in each step that it is taken for: a long slot keeps it from many short ones."""
+    return _best_per_w(resources, lot) / (lot.last_step - lot.first_step + 1)
+
+
+def _best_per_w(resources: Sequence[Resource], lot: Lot) -> float:
+    return max((lot.net_per_w(resource) for resource in resources if suits(resource, lot)), default=0.0)
+
+
+class _Store:
+    """What is left of everything."""
+
+    def __init__(self, resources: Sequence[Resource], together: Sequence[Together]) -> None:
+        self.resources, self.together = resources, together
+        self._left_w = [resource.sure_w.astype(np.float64).copy() for resource in resources]
+        steps = max((len(resource.sure_w) for resource in resources), default=0)
+        self._joint_w = [np.zeros(steps) for _ in together]
+        """What is drawn of them in each of their steps; elsewhere nobody asks."""
+        self._firsts = np.array([bound.first_step for bound in together], dtype=np.int64)
+        self._lasts = np.array([bound.last_step for bound in together], dtype=np.int64)
+        self._in_force = [bound.is_held for bound in together]
+        self._used: list[tuple[int, Lot, float]] = []
+        """Resource, lot, energy [Wh]."""
+
+    def take(self, lot: Lot) -> tuple[float, Drawn]:
+        """Take what a lot can be given and return its offer [W] and what is drawn; nothing when it is too little."""
+        order = self._order(lot)
+        kept = self._copy()
+        drawn = self._draw(order, lot, lot.max_w)
+        total_w = sum(w for _, w in drawn)
+        offer_w = float(np.floor(total_w / lot.step_w * (1.0 + 1e-12) + 1e-9)) * lot.step_w
+        if offer_w < total_w:
+            self._left_w, self._joint_w, self._used = kept
+            is_enough = offer_w > 0.0 and offer_w >= lot.min_w
+            drawn = self._draw(order, lot, offer_w) if is_enough else []
+        elif offer_w < lot.min_w:
+            self._left_w, self._joint_w, self._used = kept
+            drawn = []
+        if not drawn:
+            return 0.0, ()
+        self._in_force = [was or bound.is_of(lot) for was, bound in zip(self._in_force, self.together, strict=True)]
+        return offer_w, tuple(drawn)
+
+    def hold(self, lot: Lot) -> tuple[float, Drawn, float]:
+        """Take all of a lot, more than is left where it must be; return it, what is drawn, and how much is not there. [W]"""
+        order = self._order(lot)
+        drawn = dict(self._draw(order, lot, lot.max_w))
+        short_w = lot.max_w - sum(drawn.values())
+        if order and short_w > 0.0:
+            self._subtract(order[-1], lot, short_w)
+            name = self.resources[order[-1]].name
+            drawn[name] = drawn.get(name, 0.0) + short_w
+        return lot.max_w, tuple(drawn.items()), short_w
+
+    def _order(self, lot: Lot) -> list[int]:
+        able = [
+            r
+            for r, resource in enumerate(self.resources)
+            if suits(resource, lot) and (lot.is_held or lot.net_per_w(resource) > 0.0)
+        ]
+        return sorted(able, key=lambda r: (self.resources[r].cost_per_wh, -self.resources[r].response_s))
+
+    def _copy(self) -> tuple[list[Floats], list[Floats], list[tuple[int, Lot, float]]]:
+        return [w.copy() for w in self._left_w], [w.copy() for w in self._joint_w], list(self._used)
+
+    def _draw(self, order: Sequence[int], lot: Lot, most_w: float) -> list[tuple[str, float]]:
+        drawn = []
+        for r in order:
+            w = min(self._room_w(r, lot), most_w)
+            if w <= 0.0:
+                continue
+            self._subtract(r, lot, w)
+            drawn.append((self.resources[r].name, w))
+            most_w -= w
+        return drawn
+
+    def _subtract(self, r: int, lot: Lot, w: float) -> None:
+        self._left_w[r][lot.steps] -= w
+        for place in self._near(lot):
+            if self.together[place].bounds(lot, self.resources[r].name):
+                self._joint_w[place][lot.steps] += w
+        self._used.append((r, lot, w * lot.sustain_h))
+
+    def _room_w(self, r: int, lot: Lot) -> float:
+        """Return what a resource could still give to a lot in all its steps. [W]"""
+        rooms_w = [float(self._left_w[r][lot.steps].min()), self._energy_room_w(r, lot)]
+        for place in self._near(lot):
+            bound = self.together[place]
+            steps = slice(max(bound.first_step, lot.first_step), min(bound.last_step, lot.last_step) + 1)
+            is_needed = self._in_force[place] or bound.is_of(lot)
+            if is_needed and bound.bounds(lot, self.resources[r].name):
+                rooms_w.append(bound.sure_w - float(self._joint_w[place][steps].max()))
+        return min(rooms_w)
+
+    def _near(self, lot: Lot) -> list[int]:
+        """Return the bounds that share a step with a lot."""
+        return [int(p) for p in np.flatnonzero((self._firsts <= lot.last_step) & (self._lasts >= lot.first_step))]
+
+    def _energy_room_w(self, r: int, lot: Lot) -> float:
+        """Return the power [W] that the energy left still sustains for the lot, and for those after it."""
+        resource = self.resources[r]
+        if resource.is_endless or lot.sustain_h <= 0.0:
+            return INF
+        least_wh = INF
+        own = [(other, wh) for owner, other, wh in self._used if owner == r]
+        for t in range(lot.first_step, len(resource.sure_w)):
+            if not resource.is_missing(lot, t):
+                break
+            busy = [other for other, _ in own if other.first_step <= t <= other.last_step]
+            if t > lot.last_step and not busy:
+                continue
+            used_wh = sum(wh for other, wh in own if resource.is_missing(other, t))
+            least_wh = min(least_wh, float(resource.left_wh[t]) - used_wh)
+        return max(least_wh, 0.0) / lot.sustain_h

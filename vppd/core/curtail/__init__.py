@@ -1,0 +1,1 @@
+"""Which jobs give how much for how long, within what their tiers accept."""

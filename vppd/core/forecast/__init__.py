@@ -1,0 +1,1 @@
+"""What is expected, with the error that such forecasts have made."""

@@ -1,0 +1,235 @@
+"""Quantile forecasts that know their own error: a single-valued method, the errors it made, and how it did on days held back. Pure.
+
+Quantiles are those of the errors in a rolling back-test, by how far ahead and by time of day (split conformal prediction: Vovk et al.).
+The newest origins are held back: what the quantiles would have been without them is scored on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vppd.core.forecast.point import METHODS, Grid, Method
+from vppd.snapshot import Bools, Floats, Ints
+
+LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
+HELD_BACK_FRAC = 0.3
+"""This part of the back-test's origins is used for the score alone."""
+LEAST_ERRORS = 30
+"""With fewer errors of a time of day, those of all times of day are taken."""
+PARTS_OF_DAY = 6
+LEAD_EDGES_S = (900.0, 3_600.0, 4 * 3_600.0, 12 * 3_600.0, 24 * 3_600.0)
+"""Errors are told apart by how far ahead they were made. [s]"""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How a forecast is tried on the past."""
+
+    reach_s: float = 21 * 86_400.0
+    """So far back it begins. [s]"""
+    every_s: float = 2 * 3_600.0
+    """From so many origins. [s]"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Score:
+    """How a forecast did on days that its quantiles had not seen."""
+
+    pinball: float
+    """Mean over levels and values, in the units of the series; smaller is better."""
+    coverage: Floats
+    """(q,) how often the truth was at or below each level; the level itself is perfect. [0-1]"""
+    samples: int
+
+    @property
+    def known(self) -> bool:
+        """Say whether there was anything to score."""
+        return self.samples > 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """Quantiles of the steps to come."""
+
+    method: str
+    step_s: float
+    levels: tuple[float, ...]
+    values: Floats
+    """(q, h) in the units of the series, non-decreasing along the levels; NaN where nothing can be said."""
+    score: Score
+    paths: Floats
+    """(i, h) what the steps would be if the errors made at this time on past day i were made again, oldest first; NaN where unknown.
+
+    With histories of one length, grid and trial, row i is the same past moment in every series: rows are joint samples.
+    """
+
+    def at(self, level_frac: float) -> Floats:
+        """Return the steps at one level, (h,). Raises KeyError for a level that was not asked for."""
+        if level_frac not in self.levels:
+            raise KeyError(f"level {level_frac:g} is not among {', '.join(f'{x:g}' for x in self.levels)}")
+        return np.asarray(self.values[self.levels.index(level_frac)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Errors:
+    """What a method got wrong: truth minus forecast, by origin, one row each."""
+
+    point: Floats
+    """(o, h) what it said."""
+    error: Floats
+    """(o, h)"""
+    bucket: Ints
+    """(o, h) how far ahead and at what time of day."""
+
+
+def forecast(
+    history: Floats,
+    steps: int,
+    grid: Grid,
+    *,
+    method: str = "",
+    levels: Sequence[float] = LEVELS,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    trial: Trial = Trial(),
+    methods: Mapping[str, Method] = METHODS,
+) -> Forecast:
+    """Return the quantiles of the next ``steps``; without a ``method`` the one with the least back-tested pinball loss.
+
+    ``history`` (t,) begins at the start of a day and ends now. ``methods``: those to choose from, such as what others said at each
+    origin. Raises KeyError for an unknown method.
+    """
+    names = [method] if method else list(methods)
+    tried = [_forecast(name, methods[name], history, steps, grid, tuple(levels), bounds, trial) for name in names]
+    return min(tried, key=lambda found: (not found.score.known, found.score.pinball))
+
+
+def pinball(levels: Iterable[float], values: Floats, truth: Floats) -> float:
+    """Return the mean quantile loss of (q, n) values, missing ones left out (Koenker and Bassett 1978)."""
+    tau = np.asarray(list(levels))[:, None]
+    miss = truth[None, :] - values
+    loss = np.maximum(tau * miss, (tau - 1.0) * miss)
+    return float(np.nanmean(loss)) if np.isfinite(loss).any() else np.inf
+
+
+def held_back(t: int, steps: int, grid: Grid, trial: Trial = Trial()) -> Ints:
+    """Return the origins on which alone a forecast is scored."""
+    origins = _origins(t, steps, grid, trial)
+    return origins[int(np.ceil(len(origins) * (1.0 - HELD_BACK_FRAC))) :]
+
+
+def _forecast(
+    name: str,
+    method: Method,
+    history: Floats,
+    steps: int,
+    grid: Grid,
+    levels: tuple[float, ...],
+    bounds: tuple[float, float],
+    trial: Trial,
+) -> Forecast:
+    errors = _back_test(method, history, steps, grid, trial)
+    score = _score(errors, history, levels, bounds, steps, grid, trial)
+    point = method(history, steps, grid)
+    bucket = _bucket(len(history), steps, grid)
+    values = _values(point, _spread(errors, levels)[:, bucket], bounds)
+    paths = np.clip(point[None, :] + errors.error[_alike(len(history), steps, grid, trial)], *bounds)
+    return Forecast(name, grid.step_s, levels, values, score, paths)
+
+
+def _origins(t: int, steps: int, grid: Grid, trial: Trial) -> Ints:
+    """Return the origins of the back-test, each with the truth of at least one step behind it."""
+    every = max(1, round(trial.every_s / grid.step_s))
+    first = max(grid.day, t - round(trial.reach_s / grid.step_s))
+    return np.arange(t - 1, first - 1, -every)[::-1]
+
+
+def _alike(t: int, steps: int, grid: Grid, trial: Trial) -> Bools:
+    """Say which origins are at the time of day it is now: what went wrong at night says nothing of noon."""
+    apart = np.abs(t - 1 - _origins(t, steps, grid, trial)) % grid.day
+    return np.asarray(np.minimum(apart, grid.day - apart) * grid.step_s <= 0.5 * trial.every_s)
+
+
+def _back_test(method: Method, history: Floats, steps: int, grid: Grid, trial: Trial) -> _Errors:
+    origins = _origins(len(history), steps, grid, trial)
+    point, error = np.full((len(origins), steps), np.nan), np.full((len(origins), steps), np.nan)
+    bucket = np.zeros((len(origins), steps), dtype=np.int64)
+    for row, origin in enumerate(origins):
+        truth = history[origin : origin + steps]
+        point[row] = method(history[:origin], steps, grid)
+        error[row, : len(truth)] = truth - point[row, : len(truth)]
+        bucket[row] = _bucket(origin, steps, grid)
+    return _Errors(point, error, bucket)
+
+
+def _bucket(origin: int, steps: int, grid: Grid) -> Ints:
+    """Return to which errors each step ahead belongs, (h,): lead times PARTS_OF_DAY and part of the day."""
+    ahead = np.arange(steps)
+    lead = np.searchsorted(np.asarray(LEAD_EDGES_S), (ahead + 1) * grid.step_s - 1e-6)
+    part = (origin + ahead) % grid.day * PARTS_OF_DAY // grid.day
+    return np.asarray(lead * PARTS_OF_DAY + part, dtype=np.int64)
+
+
+def _values(point: Floats, spread: Floats, bounds: tuple[float, float]) -> Floats:
+    return np.asarray(np.clip(np.maximum.accumulate(point[None, :] + spread, axis=0), *bounds))
+
+
+def _spread(errors: _Errors, levels: tuple[float, ...]) -> Floats:
+    """Return the quantiles of the errors that belong together, (q, buckets); zero where none has been made."""
+    found = np.zeros((len(levels), PARTS_OF_DAY * (len(LEAD_EDGES_S) + 1)))
+    finite = np.isfinite(errors.error)
+    for own in range(found.shape[1]):
+        made = errors.error[finite & (errors.bucket == own)]
+        if len(made) < LEAST_ERRORS:
+            made = errors.error[finite & (errors.bucket // PARTS_OF_DAY == own // PARTS_OF_DAY)]
+        if len(made):
+            found[:, own] = _quantiles(made, levels)
+    return found
+
+
+def _quantiles(made: Floats, levels: tuple[float, ...]) -> Floats:
+    """Return quantiles on the safe side of the sample: outwards by one place, as conformal prediction asks."""
+    n = len(made)
+    ordered = np.sort(made)
+    tau = np.asarray(levels)
+    below = np.clip(np.floor(tau * (n + 1)) - 1, 0, n - 1)
+    above = np.clip(np.ceil(tau * (n + 1)) - 1, 0, n - 1)
+    place = np.where(tau < 0.5, below, above).astype(np.int64)
+    return np.asarray(np.where(tau == 0.5, np.median(ordered), ordered[place]))
+
+
+def _score(
+    errors: _Errors,
+    history: Floats,
+    levels: tuple[float, ...],
+    bounds: tuple[float, float],
+    steps: int,
+    grid: Grid,
+    trial: Trial,
+) -> Score:
+    """Return pinball loss and coverage on the origins held back, with quantiles from truths that were known before them."""
+    origins = _origins(len(history), steps, grid, trial)
+    held = int(np.ceil(len(origins) * (1.0 - HELD_BACK_FRAC)))
+    if held < 1 or held >= len(origins):
+        return Score(np.inf, np.full(len(levels), np.nan), 0)
+    known = _known_before(errors.error[:held], origins[:held], origins[held])
+    spread = _spread(_Errors(errors.point[:held], known, errors.bucket[:held]), levels)
+    found, truth = [], []
+    for row in range(held, len(origins)):
+        real = history[origins[row] : origins[row] + steps]
+        found.append(_values(errors.point[row], spread[:, errors.bucket[row]], bounds)[:, : len(real)])
+        truth.append(real)
+    values, real = np.concatenate(found, axis=1), np.concatenate(truth)
+    sure: Bools = np.isfinite(real) & np.isfinite(values).all(axis=0)
+    if not sure.any():
+        return Score(np.inf, np.full(len(levels), np.nan), 0)
+    values, real = values[:, sure], real[sure]
+    return Score(pinball(levels, values, real), (real[None, :] <= values).mean(axis=1), int(sure.sum()))
+
+
+def _known_before(error: Floats, origins: Ints, until: int) -> Floats:
+    """Return the errors without those whose truth lies at or after step ``until``: nobody could have known them."""
+    at = origins[:, None] + np.arange(error.shape[1])[None, :]
+    return np.where(at < until, error, np.nan)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from tests.planning import past
 from vppd.ledger.history import History, Issue, open_history
 from vppd.planning.forecast_feed import at_levels
-from vppd.planning.forecast_worker import COLD, LONG_AGO, NOTHING, _round, answer
+from vppd.planning.forecast_worker import COLD, LONG_AGO, NOTHING, _round, answer, main
 from vppd.snapshot import Floats
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -326,3 +328,19 @@ def test_levels_between_are_in_proportion_and_beyond_no_further() -> None:
     rows = np.array([[0.0, np.nan], [10.0, 1.0], [30.0, 3.0]])
     found = at_levels((0.2, 0.5, 0.8), rows, (0.1, 0.2, 0.35, 0.5, 0.9))
     np.testing.assert_allclose(found, [[0.0, np.nan], [0.0, np.nan], [5.0, np.nan], [10.0, 1.0], [30.0, 3.0]])
+
+
+def test_a_unit_that_allows_no_priorities_is_no_fault(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd/vppd.service filters setpriority(2): the worker then runs at the priority it has."""
+
+    def refused(_: int) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    said = StringIO()
+    write(path, {})
+    monkeypatch.setattr("os.nice", refused)
+    asked = document(path, NOW, {"name": LOAD}, present={LOAD: 5e3})
+    monkeypatch.setattr("sys.stdin", StringIO(json.dumps(asked)))
+    monkeypatch.setattr("sys.stdout", said)
+    main()
+    assert [one["source"] for one in json.loads(said.getvalue())["series"]] == ["persistence"]

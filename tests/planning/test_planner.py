@@ -242,7 +242,7 @@ async def test_what_waits_outlives_a_restart(tmp_path: Path) -> None:
 
 
 def test_the_relaxed_problem_always_has_a_plan() -> None:
-    """Without rules and sold power, with room for what is there anyway, something is always possible."""
+    """With a price on rules and room for what is there anyway, something is always possible."""
     document = {
         "step_s": 900.0,
         "price_import_per_wh": [1e-4, 1e-4],
@@ -261,6 +261,26 @@ def test_the_relaxed_problem_always_has_a_plan() -> None:
     again = answered(relaxed(document))
     assert again["status"] == "optimal"
     assert again["conflicts"] == []
+
+
+def test_what_was_sold_is_kept_as_far_as_it_can_be() -> None:
+    """More was sold than storage can give: it is said, and no dear hour tempts what there is of it away."""
+    bess = {
+        "name": "bess", "energy_wh": 1e5, "reserve_wh": 0.0, "initial_wh": 1e5, "final_min_wh": 0.0, "charge_max_w": 1e5,
+        "discharge_max_w": 1e5, "efficiency_charge": 1.0, "efficiency_discharge": 1.0, "wear_cost_per_wh": 0.0,
+    }  # fmt: skip
+    document = {
+        "step_s": 3600.0, "price_import_per_wh": [1e-3, 1e-4], "price_export_per_wh": [0.0, 0.0],
+        "inflexible_load_w": [2e5, 2e5], "site": {"import_max_w": 1e6, "export_max_w": 0.0}, "batteries": [bess],
+        "renewables": [], "flexible_loads": [],
+        "reserves": [{"name": "award a1", "direction": "up", "power_w": [1.5e5, 1.5e5], "sustain_h": 1.0}],
+    }  # fmt: skip
+    found = answered(document)
+    assert any("award a1" in line for line in found["conflicts"])
+    assert found["batteries"]["bess"]["power_w"] == pytest.approx([0.0, 0.0], abs=1.0)
+    assert found["reserve_shortfall_w"]["award a1"] == pytest.approx([5e4, 5e4], abs=1.0)
+    free = answered({key: value for key, value in document.items() if key != "reserves"})
+    assert free["batteries"]["bess"]["power_w"][0] == pytest.approx(-1e5, abs=1.0)
 
 
 @pytest.mark.integration

@@ -1,7 +1,8 @@
 """Solves one problem of the planner in a process of its own: ``python -m vppd.planning.plan_worker`` with JSON in and out.
 
-Where there is no schedule that keeps everything, it answers with the one that gives up the least: rules first, then work that would
-never run. What had to give is named in ``conflicts``; limits themselves are the control loop's and never at stake.
+Where there is no schedule that keeps everything, it answers with the one that gives up the least: rules before work that would never
+run, and that before power that has been sold. What had to give is named in ``conflicts``; limits themselves are the control loop's and
+never at stake.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from vppd.runtime.clock import SystemClock
 
 UNSERVED_COST_PER_WH = 0.01
 """In a plan that cannot keep everything: a Wh of work that never runs. [1/Wh]"""
+RULE_COST_PER_WH = 0.001
+"""In such a plan: a Wh short of a green rule that has no price of its own. [1/Wh]"""
+SOLD_COST_PER_WH = 0.1
+"""In such a plan: a W that was sold and is not kept, for an hour. [1/Wh]"""
 SLACK_W = 1.0
 
 
@@ -34,8 +39,12 @@ def answered(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def relaxed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the problem without what can contradict: always solvable, by rest, curtailment and work that never runs."""
-    found = {key: value for key, value in document.items() if key not in ("reserves", "green")}
+    """Return the problem with a price on what can contradict: always solvable, by rest, curtailment and work that never runs."""
+    found = dict(document)
+    if "green" in document:
+        found["green"] = {"shortfall_cost_per_wh": RULE_COST_PER_WH} | dict(document["green"])
+    if "reserves" in document:
+        found["reserves"] = [{**sold, "shortfall_cost_per_wh": SOLD_COST_PER_WH} for sold in document["reserves"]]
     found["flexible_loads"] = [
         {**load, "min_w": 0.0, "curtail_cost_per_wh": UNSERVED_COST_PER_WH} for load in document["flexible_loads"]
     ]

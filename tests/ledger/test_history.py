@@ -11,6 +11,7 @@ import pytest
 
 from vppd.errors import ConfigError, Garbled, Unreachable
 from vppd.ledger import history as module
+from vppd.ledger.expendable import opened
 from vppd.ledger.history import STEP_S, History, Issue, open_history
 from vppd.ledger.history_reader import reading
 from vppd.snapshot import Floats
@@ -177,14 +178,13 @@ def test_a_short_row_is_garbled(path: Path) -> None:
 def stubborn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A disk that takes nothing while the list is not empty."""
     faults: list[str] = []
-    opened = module._open
 
-    def open_file(path: Path) -> apsw.Connection:
+    def open_file(path: Path, schema: str) -> apsw.Connection:
         if faults:
             raise Unreachable(faults[0])
-        return opened(path)
+        return opened(path, schema)
 
-    monkeypatch.setattr(module, "_open", open_file)
+    monkeypatch.setattr(module, "opened", open_file)
     return faults
 
 

@@ -19,8 +19,9 @@ import apsw
 import numpy as np
 import structlog
 
-from vppd.errors import DeviceError, Garbled, VppdError
-from vppd.ledger.database import sole_owner, translated, writable
+from vppd.errors import Garbled, VppdError
+from vppd.ledger.database import sole_owner, translated
+from vppd.ledger.expendable import opened, put_aside
 from vppd.snapshot import Floats
 
 STEP_S = 300.0
@@ -154,7 +155,7 @@ class History:
     def _write(self, batch: deque[_Means | Issue]) -> None:
         """Write a batch; what the disk does not take waits for the next time."""
         try:
-            self._book = self._book or _Book(_open(self.path))
+            self._book = self._book or _Book(opened(self.path, SCHEMA))
             with translated(self.path):
                 _commit(self._book, batch, self._keep_s)
             self._tell("")
@@ -164,7 +165,7 @@ class History:
                 self._book.db.close()
                 self._book = None
             if isinstance(error, Garbled):
-                _put_aside(self.path)
+                put_aside(self.path)
             with self._lock:
                 self._waiting.extendleft(reversed(batch))
                 self._bound()
@@ -263,30 +264,3 @@ def _prune(db: apsw.Connection, newest: int, keep_s: float) -> None:
 def microseconds(at: datetime) -> int:
     """Return whole microseconds since 1970."""
     return (at - EPOCH) // timedelta(microseconds=1)
-
-
-def _open(path: Path) -> apsw.Connection:
-    try:
-        return _prepared(path)
-    except Garbled:
-        _put_aside(path)
-        return _prepared(path)
-
-
-def _prepared(path: Path) -> apsw.Connection:
-    db = writable(path, "normal")
-    try:
-        with translated(path):
-            db.execute(SCHEMA)
-    except DeviceError:
-        db.close()
-        raise
-    return db
-
-
-def _put_aside(path: Path) -> None:
-    log.error("history_damaged", put_aside=f"{path}.damaged")
-    with suppress(OSError):
-        path.replace(path.with_name(path.name + ".damaged"))
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from vppd.errors import DeviceError, Garbled, VppdError
-from vppd.ledger.database import readable, sole_owner, translated, writable
+from vppd.errors import Garbled, VppdError
+from vppd.ledger.database import readable, sole_owner, translated
+from vppd.ledger.expendable import opened, put_aside
 
 QUEUE_MAX = 10_000
 PAGE = 500
@@ -122,7 +123,7 @@ class TelemetryStore:
 
     def _write(self, batch: deque[Frame]) -> None:
         try:
-            self._db = self._db or _open(self._path)
+            self._db = self._db or opened(self._path, _SCHEMA)
             with translated(self._path):
                 self._commit(self._db, batch)
             self.fault = ""
@@ -131,7 +132,7 @@ class TelemetryStore:
             if isinstance(error, Garbled) and self._db is not None:
                 self._db.close()
                 self._db = None
-                _put_aside(self._path)
+                put_aside(self._path)
             with self._lock:
                 self.dropped += len(batch)
 
@@ -188,31 +189,6 @@ def frames(path: Path) -> Iterator[Frame]:
             if len(rows) < PAGE:
                 return
             after = rows[-1][0]
-
-
-def _open(path: Path) -> apsw.Connection:
-    try:
-        return _prepared(path)
-    except Garbled:
-        _put_aside(path)
-        return _prepared(path)
-
-
-def _prepared(path: Path) -> apsw.Connection:
-    db = writable(path, "normal")
-    try:
-        with translated(path):
-            db.execute(_SCHEMA)
-    except DeviceError:
-        db.close()
-        raise
-    return db
-
-
-def _put_aside(path: Path) -> None:
-    path.replace(path.with_name(path.name + ".damaged"))
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _microseconds(at: datetime) -> int:

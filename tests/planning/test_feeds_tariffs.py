@@ -101,6 +101,12 @@ def test_what_a_server_cannot_tell(more: dict[str, str], complaint: str) -> None
         ForecastFeedConfig.model_validate(VTN | more)
 
 
+def test_prices_that_were_taken_back_do_not_count_for_a_day() -> None:
+    """What nobody says again is gone after two hours, or after what the configuration says."""
+    assert ForecastFeedConfig.model_validate(VTN).stale_after_s == 7200.0
+    assert ForecastFeedConfig.model_validate(VTN | {"stale_after_s": 600.0}).stale_after_s == 600.0
+
+
 def test_a_server_is_needed() -> None:
     """Without a table [openadr] nobody tells anything."""
     feed = ForecastFeedConfig.model_validate(VTN)

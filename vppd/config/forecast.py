@@ -24,6 +24,8 @@ TARIFF_UNITS = {"price/import": "per_wh", "carbon": "g_per_wh"}
 """What an OpenADR server tells (PRICE and GHG), in our own units."""
 SECRET = ("token_file", "key_file", "password_file")
 HISTORY_STEP_S = 300.0
+TARIFF_STALE_S = 7_200.0
+"""An OpenADR server's word counts for so long, if not said otherwise: it is said again while it holds, and soon gone when it is withdrawn. [s]"""
 DAY_S = 86_400.0
 
 
@@ -45,7 +47,7 @@ class ForecastFeedConfig(Table):
     poll_s: Annotated[float, Field(ge=1.0)] = 300.0
     """Asked or looked at so often. [s]"""
     stale_after_s: PositiveFloat = 86_400.0
-    """What was said longer ago is not used. [s]"""
+    """What was said longer ago is not used; of an OpenADR server 7,200. [s]"""
     timeout_s: PositiveFloat = 20.0
     token_file: Path | None = None
     """Sent as a bearer token."""
@@ -59,10 +61,10 @@ class ForecastFeedConfig(Table):
     @model_validator(mode="before")
     @classmethod
     def _told_by_server(cls, said: Any) -> Any:
-        """Fill in the unit of what an OpenADR server tells: it is turned into ours before it is read."""
+        """Fill in the unit of what an OpenADR server tells, which is turned into ours before it is read, and how long it counts."""
         if not isinstance(said, dict) or said.get("kind") != "openadr":
             return said
-        return {"unit": TARIFF_UNITS.get(str(said.get("series")), "w")} | said
+        return {"unit": TARIFF_UNITS.get(str(said.get("series")), "w"), "stale_after_s": TARIFF_STALE_S} | said
 
     @field_validator("series")
     @classmethod

@@ -46,11 +46,3 @@ def test_awards_are_taken_from_the_market_that_is_configured(folder: Path) -> No
         assert config.grid is not None
         assert registry_of(config, config.grid).rules.awards_from == awards_from
         assert grid_problems(config, config.grid) == ()
-
-
-def test_a_market_that_nobody_knows_is_a_mistake(folder: Path) -> None:
-    """Its awards would all be refused, so the daemon does not start."""
-    config = read(folder, GOOD + MARKET.replace("tso", "exchange"))
-    assert config.grid is not None
-    (problem,) = grid_problems(config, config.grid)
-    assert (problem.key, problem.allowed) == ("market.issuer", "tso")

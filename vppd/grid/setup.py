@@ -43,11 +43,6 @@ def grid_problems(config: Config, grid: GridConfig) -> tuple[Problem, ...]:
         for j, key in enumerate(issuer.keys)
         if (problem := _key_problem(issuer, key, f"grid.issuers[{i}].keys[{j}].public_key_file"))
     ]
-    names = [issuer.id for issuer in grid.issuers]
-    if config.market is not None and config.market.issuer not in names:
-        found.append(
-            Problem("market.issuer", f"there is no issuer {config.market.issuer!r}", ", ".join(names) or "none")
-        )
     if grid.signing.key_file.is_file():
         try:
             sender_of(config, grid)

@@ -131,11 +131,11 @@ async def _run(path: Path) -> None:
         open_ledger(state_dir / "ledger.db") as ledger,
         open_telemetry(state_dir / "telemetry.db", retention) as telemetry,
     ):
-        orders = Signals()
+        signals = Signals()
         while True:
             async with _history(config) as history:
                 daemon = Daemon(config, path, ledger, telemetry, history)
-                await daemon.run(orders)
+                await daemon.run(signals)
             if daemon.successor is None:
                 return
             config = daemon.successor

@@ -10,7 +10,6 @@ import numpy as np
 from vppd.core import safety
 from vppd.core.aggregate import Image, Senses, aggregate, is_storage, perceive
 from vppd.core.arbitrate import Proposal, arbitrate
-from vppd.core.bidding.promised import promised_wh
 from vppd.core.dispatch import Dispatch, dispatch, horizon, overloaded
 from vppd.core.economics import Preference, preference
 from vppd.core.enforce import Enforced, enforce
@@ -27,6 +26,7 @@ from vppd.core.failsafe import (
 )
 from vppd.core.merit import resting
 from vppd.core.obligations import Obligations, bound_in_force, obligations
+from vppd.core.promised import promised_wh
 from vppd.core.settle import accrue
 from vppd.core.state import Codes, Command, Decision, Demand, Progress, Reason, State
 from vppd.model import Bounds, OrderKind

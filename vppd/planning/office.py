@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from vppd.config.load import Config
+from vppd.config.market import MarketConfig
 from vppd.core.forecast.outlook import Outlook
 from vppd.core.state import Decision
 from vppd.grid.envelope import Sender
@@ -90,13 +91,25 @@ class Office:
             )  # fmt: skip
             self._forecaster.on_change.append(self._planner.wake)
         if config.market is not None and self._planner is not None and sender is not None:
-            planner = self._planner
-            self._desk = TradingDesk(
-                config, config.market, sold(config.market), plant, sender, clock, ScheduledAlarms(), ledger, records,
-                Foreseen(self.outlook, lambda: planner.timetable),
-                Told(reach.write, reach.owed, planner.wake, reach.reserve),
-            )  # fmt: skip
+            self._desk = self._open_desk(config, config.market, self._planner, plant, ledger, sender, reach)
             self._forecaster.on_change.append(self._desk.wake)
+
+    def _open_desk(
+        self,
+        config: Config,
+        market: MarketConfig,
+        planner: Planner,
+        plant: Plant,
+        ledger: Ledger,
+        sender: Sender,
+        reach: Reach,
+    ) -> TradingDesk:
+        """Return the desk; an award that comes or is over makes a new plan. Raises ConfigError for bad product files."""
+        return TradingDesk(
+            config, market, sold(market), plant, sender, self._clock, ScheduledAlarms(), ledger, self._records,
+            Foreseen(self.outlook, lambda: planner.timetable),
+            Told(reach.write, reach.owed, planner.wake, reach.reserve),
+        )  # fmt: skip
 
     def outlook(self) -> Mapping[str, Outlook]:
         """Return the newest forecasts by series."""

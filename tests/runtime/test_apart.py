@@ -19,6 +19,11 @@ def _on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
 
+def running(name: str) -> list[psutil.Process]:
+    """The processes that run a module: no other test's servers."""
+    return [one for one in psutil.Process().children() if name in one.cmdline()]
+
+
 def module(folder: Path, name: str, body: str) -> str:
     """Write a module that answers a document."""
     (folder / f"{name}.py").write_text("import json, os, sys, time\n" + body, encoding="utf-8")
@@ -52,9 +57,10 @@ async def test_a_process_that_dies_can_be_tried_again(tmp_path: Path) -> None:
 
 async def test_a_hanging_process_is_ended_at_the_limit(tmp_path: Path) -> None:
     """After the limit there is an error, and no process."""
+    name = module(tmp_path, "hangs", "time.sleep(600)\n")
     with pytest.raises(Unreachable, match="no answer within 1 s"):
-        await apart(module(tmp_path, "hangs", "time.sleep(600)\n"), {}, 1.0)
-    assert not psutil.Process().children()
+        await apart(name, {}, 1.0)
+    assert not running(name)
 
 
 async def test_a_cancelled_wait_leaves_no_process(tmp_path: Path) -> None:
@@ -65,7 +71,8 @@ async def test_a_cancelled_wait_leaves_no_process(tmp_path: Path) -> None:
     async with asyncio.timeout(30.0):
         while not await asyncio.to_thread(started.exists):
             await asyncio.sleep(0.01)
+    assert running(name)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert not psutil.Process().children()
+    assert not running(name)

@@ -115,6 +115,7 @@ class OrderKind(StrEnum):
     LIMIT = "limit"
     SETPOINT = "setpoint"
     REDUCE = "reduce"
+    INCREASE = "increase"
     REGULATION = "regulation"
     RELEASE = "release"
 
@@ -153,7 +154,7 @@ class Order:
     """Site name, feed tag or asset id."""
     interval: Interval
     power_w: float | None = None
-    """limit: most import; setpoint: meter power; reduce: amount off the baseline; regulation: capacity. None for release. [W]"""
+    """limit: most import; setpoint: meter power; reduce: amount off the baseline; increase: amount above it; regulation: capacity. None for release. [W]"""
     ramp_s: float | None = None
     priority: int = Priority.GRID_LIMIT
     product: str = ""
@@ -225,7 +226,7 @@ class Obligation:
     resource: str
     """Site name, feed tag or asset id."""
     direction: str
-    """up: less consumption or more generation; down: more consumption."""
+    """up: less consumption or more generation; down: more consumption; symmetric: as much of either."""
     interval: Interval
     power_w: float
     """The part of the bid that was taken. [W, > 0]"""

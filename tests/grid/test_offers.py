@@ -95,7 +95,7 @@ def test_the_wire_never_says_more_than_is_there() -> None:
     [
         ({"bid_id": "evening"}, "badly formed"),
         ({"bid_id": BID_ID.upper()}, "lower case"),
-        ({"direction": "down", "dispatch": "scheduled"}, "nothing carries out"),
+        ({"direction": "symmetric", "dispatch": "scheduled"}, "in both directions over a whole slot"),
     ],
 )
 def test_what_could_not_be_kept_is_not_offered(changes: dict[str, Any], words: str) -> None:

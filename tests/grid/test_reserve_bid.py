@@ -110,7 +110,7 @@ def test_what_the_market_would_not_take_is_refused_with_the_reason(changes: dict
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"direction": "sideways"}, "up or down"),
+        ({"direction": "sideways"}, "goes up, down, or both"),
         ({"steps": ()}, "needs a step"),
         ({"steps": (Step(2e6, 2e-4), Step(1e6, 3e-4))}, "rise in quantity"),
         ({"steps": (Step(2e6, 2e-4), Step(3e6, 1e-4))}, "do not fall in price"),

@@ -195,6 +195,9 @@ def _bounds(order: Order, baseline_w: float, signal: float, margin_frac: float) 
         case OrderKind.REDUCE:
             upper_w = baseline_w - power_w
             return -np.inf, upper_w - margin_frac * abs(upper_w)
+        case OrderKind.INCREASE:
+            lower_w = baseline_w + power_w
+            return lower_w + margin_frac * abs(lower_w), np.inf
         case OrderKind.SETPOINT:
             return power_w, power_w
         case OrderKind.REGULATION:

@@ -12,6 +12,7 @@ from vppd.grid.reasons import Defect, Reason
 from vppd.grid.vpp_v1 import Award
 from vppd.model import Interval, Obligation, Order, OrderKind, Priority
 
+_SCHEDULED_AS = {"up": OrderKind.REDUCE, "down": OrderKind.INCREASE}
 SLACK_W = 1e-3
 """Powers nearer than this are the same: the wire writes whole milliwatts, and a dispatcher reckons in megawatts. [W]"""
 
@@ -49,13 +50,14 @@ def match(award: Award, offered: Offered | None, rival: str | None, at: datetime
 
 def orders_of(found: Obligation, award: Award, envelope: Envelope, at: datetime) -> tuple[Order, ...]:
     """Return the order that carries out a scheduled award by itself; what is kept ready waits for one to come."""
-    if found.dispatch != "scheduled" or found.direction != "up":
+    kind = _SCHEDULED_AS.get(found.direction)
+    if found.dispatch != "scheduled" or kind is None:
         return ()
     return (
         Order(
             order_id=found.award_id,
             issuer=found.issuer,
-            kind=OrderKind.REDUCE,
+            kind=kind,
             resource=found.resource,
             interval=found.interval,
             power_w=found.power_w,

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Final
 from uuid import UUID
 
-from vppd.core.bidding.bid import Bid, Offered, State, price_per_mwh
+from vppd.core.bidding.bid import DIRECTIONS, Bid, Offered, State, price_per_mwh
 from vppd.core.bidding.quote import Step
 from vppd.grid.envelope import Context, Kind, Sender
 from vppd.grid.fields import Fields, stamp
@@ -66,8 +66,8 @@ def check_offerable(bid: Bid) -> None:
     """Raise ValueError for a bid that the wire cannot say or that nothing would carry out."""
     if str(UUID(bid.bid_id)) != bid.bid_id:
         raise ValueError(f"the id of a bid is a UUID in lower case, not {bid.bid_id!r}")
-    if bid.direction == "down" and bid.dispatch == "scheduled":
-        raise ValueError("nothing carries out a scheduled increase of consumption")
+    if bid.direction == "symmetric" and bid.dispatch == "scheduled":
+        raise ValueError("nothing can be carried out in both directions over a whole slot: offer it kept ready")
 
 
 def offer_topic(vpp_id: str) -> str:
@@ -95,7 +95,7 @@ def read_offer(data: dict[str, Json]) -> Offered:
             bid_id=bid_id_of(fields),
             product=fields.text("product"),
             resource=fields.text("resource"),
-            direction=fields.word("direction", ("up", "down")),
+            direction=fields.word("direction", DIRECTIONS),
             interval=interval,
             steps=tuple(_step(step) for step in fields.objects("steps")),
             currency=fields.text("currency", 3),

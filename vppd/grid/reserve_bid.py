@@ -20,7 +20,7 @@ from vppd.errors import Refused
 NAMESPACE = "urn:iec62325.351:tc57wg16:451-7:reservebiddocument:7:4"
 MTU = timedelta(minutes=15)
 MOST_MW = 9999
-_DIRECTIONS = {"up": "A01", "down": "A02"}
+_DIRECTIONS = {"up": "A01", "down": "A02", "symmetric": "A03"}
 _YES, _NO = "A01", "A02"
 
 

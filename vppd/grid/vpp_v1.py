@@ -7,6 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
+from vppd.core.bidding.bid import DIRECTIONS
 from vppd.grid.envelope import Envelope
 from vppd.grid.fields import Fields
 from vppd.grid.offers import bid_id_of, read_amount
@@ -113,7 +114,7 @@ def read_award(data: dict[str, Json], envelope: Envelope, site: Site, at: dateti
         expires_at=fields.time("expires_at"),
         resource=_resource(fields, site, None),
         product=fields.text("product"),
-        direction=fields.word("direction", ("up", "down")),
+        direction=fields.word("direction", DIRECTIONS),
         power_w=read_power(fields.object("power")),
         interval=read_interval(fields.object("interval"), at),
         price=read_amount(price, "amount") if price else None,
@@ -153,7 +154,7 @@ def _power(fields: Fields, kind: OrderKind) -> float | None:
     if not fields.has("power"):
         raise Defect(Reason.BAD_POWER, f"a {kind.value} needs a power")
     power_w = read_power(fields.object("power"))
-    if power_w == 0.0 and kind in (OrderKind.REDUCE, OrderKind.REGULATION):
+    if power_w == 0.0 and kind in (OrderKind.REDUCE, OrderKind.INCREASE, OrderKind.REGULATION):
         raise Defect(Reason.BAD_POWER, f"a {kind.value} needs a power greater than 0")
     return power_w
 

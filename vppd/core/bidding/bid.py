@@ -15,6 +15,8 @@ CENT = Decimal("0.01")
 """Offered prices are whole hundredths per MWh, rounded up: no Wh is offered below what it costs."""
 NOISE_PLACES = 6
 """Digits of a price per MWh beyond this are the noise of adding floats."""
+DIRECTIONS = ("up", "down", "symmetric")
+"""up: less consumption or more generation; down: more consumption; symmetric: as much of either."""
 State = Literal["offered", "withdrawn"]
 
 
@@ -28,7 +30,7 @@ class Bid:
     resource: str
     """Site name, feed tag or asset id."""
     direction: str
-    """up: less consumption or more generation; down: more consumption."""
+    """One of ``DIRECTIONS``."""
     interval: Interval
     steps: tuple[Step, ...]
     currency: str
@@ -50,8 +52,8 @@ class Bid:
 
     def __post_init__(self) -> None:
         """Refuse what no market could read. Raises ValueError."""
-        if self.direction not in {"up", "down"}:
-            raise ValueError(f"a bid goes up or down, not {self.direction!r}")
+        if self.direction not in DIRECTIONS:
+            raise ValueError(f"a bid goes up, down, or both ways alike (symmetric), not {self.direction!r}")
         if self.dispatch not in {"scheduled", "order"}:
             raise ValueError(f"a bid is dispatched as scheduled or by order, not {self.dispatch!r}")
         if self.interval.end is None or self.interval.end <= self.interval.start:

@@ -17,11 +17,12 @@ from paho.mqtt.enums import CallbackAPIVersion
 from tests.servers.mosquitto import Mosquitto
 from tests.support import free_port
 from vppd.demo import dispatcher as under_test
-from vppd.demo.dispatcher import Dispatcher, Line, connected
+from vppd.demo.dispatcher import Dispatcher, connected
 from vppd.demo.plantfile import PARTIES, Keys, make_keys
 from vppd.errors import Refused, Unreachable
 from vppd.grid.envelope import Sender
 from vppd.grid.ids import RandomIds
+from vppd.grid.issuer_line import Broker
 from vppd.grid.reasons import Reason
 from vppd.grid.receipts import receipts
 from vppd.grid.signing import KeyRing, PinnedKey
@@ -84,7 +85,7 @@ async def talking(
     theirs = KeyRing([PinnedKey.from_pem(PARTIES.agent_id, keys.agent.kid, "ES256", keys.agent.public.read_bytes())])
     try:
         async with connected(
-            Line(broker.host, broker.port, "5"), PARTIES, keys.issuer.signer(), theirs, lambda: NOW
+            Broker(broker.host, broker.port, "5"), PARTIES, keys.issuer.signer(), theirs, lambda: NOW
         ) as held:
             yield held, daemon
     finally:
@@ -152,6 +153,6 @@ async def test_no_broker_is_unreachable(tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="does not answer"):
         async with (
             asyncio.timeout(10.0),
-            connected(Line("127.0.0.1", free_port(), "5"), PARTIES, keys.issuer.signer(), KeyRing([]), lambda: NOW),
+            connected(Broker("127.0.0.1", free_port(), "5"), PARTIES, keys.issuer.signer(), KeyRing([]), lambda: NOW),
         ):
             pass

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vppd.config.load import load
-from vppd.demo.dispatcher import Line
 from vppd.demo.plantfile import make_keys, write_config, write_demo_json
 from vppd.demo.tomlwriter import Value, dump
+from vppd.grid.issuer_line import Broker
 from vppd.grid.signing import KeyRing, read_jwks
 
-LINE = Line("127.0.0.1", 1883, "3.1.1")
+LINE = Broker("127.0.0.1", 1883, "3.1.1")
 plain = st.one_of(st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False, allow_infinity=False))
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x7f"), max_size=20)
 inner = st.dictionaries(text.filter(bool), st.one_of(plain, text), max_size=3)

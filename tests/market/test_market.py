@@ -14,6 +14,7 @@ import pytest
 
 from tests.market.plant import AGENT, ISSUER, NOW, VPP, Keys, Plant, bid_of, keys_in, refuse
 from vppd.grid.ids import SeededIds
+from vppd.grid.issuer import Issuer
 from vppd.grid.reasons import Reason
 from vppd.grid.signing import KeyRing, PinnedKey
 from vppd.market import memory
@@ -37,12 +38,12 @@ class Rig:
         self.clock, self.plant, self.out = FakeClock(NOW), Plant(keys), list[tuple[str, bytes]]()
         pem = keys.agent.public.read_bytes()
         ring = KeyRing([PinnedKey.from_pem(AGENT, "agent-1", "ES256", pem)])
-        sellers = {VPP: (AGENT, ring)}
-        clerk = Clerk(ISSUER, keys.market.signer(), sellers, self.clock.now, SeededIds(more.pop("ids", 1)))
+        issuer = Issuer(ISSUER, keys.market.signer(), self.clock.now, SeededIds(more.pop("ids", 1)))
+        clerk = Clerk(issuer, {VPP: (AGENT, ring)})
         rules = Rules(ISSUER, Demand.read(need), crowd=more.pop("crowd", Crowd()))
         self.market = Market(rules, clerk, self, self.clock.mono_s, **more)
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
         """Take what the market sends."""
         self.out.append((topic, payload))
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vppd.demo.dispatcher import Line, Parties
+from vppd.demo.dispatcher import Parties
 from vppd.demo.keys import KeyPair, key_pair, write_jwks
 from vppd.demo.tomlwriter import Value, dump
 from vppd.demo.trade import MARKET, trade, write_product
+from vppd.grid.issuer_line import Broker
 
 PARTIES = Parties(issuer="tso", vpp_id="dc1", agent_id="dc1-agent")
 KINDS = ("limit", "setpoint", "reduce", "regulation", "release")
@@ -44,7 +45,7 @@ def make_keys(folder: Path) -> Keys:
     return keys
 
 
-def write_config(folder: Path, site: Mapping[str, Any], line: Line, http: str, keys: Keys) -> Path:
+def write_config(folder: Path, site: Mapping[str, Any], line: Broker, http: str, keys: Keys) -> Path:
     """Write ``vppd.toml`` for the simulated site and return its path."""
     path = folder / "vppd.toml"
     write_product(folder)
@@ -53,7 +54,7 @@ def write_config(folder: Path, site: Mapping[str, Any], line: Line, http: str, k
     return path
 
 
-def config_of(folder: Path, site: Mapping[str, Any], line: Line, http: str, keys: Keys) -> dict[str, Value]:
+def config_of(folder: Path, site: Mapping[str, Any], line: Broker, http: str, keys: Keys) -> dict[str, Value]:
     """Return the configuration of the daemon for the simulated site."""
     feeds = site["feeds"]
     import_max_w = float(sum(feed["import_max_w"] for feed in feeds.values()))
@@ -79,7 +80,7 @@ def config_of(folder: Path, site: Mapping[str, Any], line: Line, http: str, keys
 
 
 def write_demo_json(
-    folder: Path, site: Mapping[str, Any], line: Line, http: str | None, keys: Keys, daemon_pid: int | None
+    folder: Path, site: Mapping[str, Any], line: Broker, http: str | None, keys: Keys, daemon_pid: int | None
 ) -> Path:
     """Write ``demo.json``, whole or not at all, and return its path."""
     modbus = [d for d in site["devices"] if "unit_id" in d.get("connection", {})]
@@ -119,7 +120,7 @@ def _address(device: Mapping[str, Any]) -> dict[str, Any]:
     return {"host": connection["host"], "port": connection["port"], "unit": connection["unit_id"]}
 
 
-def _asset(device: Mapping[str, Any], folder: Path, site: Mapping[str, Any], line: Line) -> dict[str, Value]:
+def _asset(device: Mapping[str, Any], folder: Path, site: Mapping[str, Any], line: Broker) -> dict[str, Value]:
     asset: dict[str, Value] = {k: device[k] for k in ("id", "kind", "feed", "adapter")}
     match device["kind"]:
         case "battery" | "ups":
@@ -148,12 +149,12 @@ def _cluster(device: Mapping[str, Any], folder: Path) -> dict[str, Value]:
     }
 
 
-def _point(device: Mapping[str, Any], line: Line) -> dict[str, Value]:
+def _point(device: Mapping[str, Any], line: Broker) -> dict[str, Value]:
     point = {k: v for k, v in device["point"].items() if k != "unit"}
     return {"host": line.host, "port": line.port, "protocol": line.protocol, **point}
 
 
-def _grid(line: Line, keys: Keys, most_w: float) -> dict[str, Value]:
+def _grid(line: Broker, keys: Keys, most_w: float) -> dict[str, Value]:
     return {
         "broker": {
             "host": line.host,

@@ -9,10 +9,10 @@ import sys
 from rich.console import Console
 
 from vppd.demo.children import Failed
-from vppd.demo.dispatcher import Line
 from vppd.demo.perform import perform
 from vppd.demo.stage import Options
 from vppd.errors import ConfigError
+from vppd.grid.issuer_line import Broker
 
 PLAIN_WIDTH = 120
 """Columns where there is no terminal to ask."""
@@ -32,14 +32,14 @@ def play(options: Options, *, keep: bool) -> int:
     return status
 
 
-def line_of(broker: str, mqtt: str) -> Line | None:
+def line_of(broker: str, mqtt: str) -> Broker | None:
     """Return the line to somebody's own broker, None for the embedded one. Raises ConfigError."""
     if mqtt not in ("5", "3.1.1"):
         raise ConfigError(f"--mqtt: {mqtt!r} is no protocol (allowed: 5, 3.1.1)")
     if not broker:
         return None
     host, port = address_of(broker, "--broker")
-    return Line(host, port, mqtt)
+    return Broker(host, port, mqtt)
 
 
 def address_of(text: str, option: str) -> tuple[str, int]:

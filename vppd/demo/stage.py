@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 
 from vppd.demo.children import Child, Children, children, until
-from vppd.demo.dispatcher import Line
 from vppd.demo.meters import Address, Meter
 from vppd.demo.plantfile import Keys, make_keys, write_config, write_demo_json
 from vppd.demo.room import Room
+from vppd.grid.issuer_line import Broker
 
 UP_S = 30.0
 READY_S = 60.0
@@ -38,7 +38,7 @@ class Options:
     seed: int = 1
     http: str = ""
     """host:port of the daemon's API; empty for a free port on loopback."""
-    broker: Line | None = None
+    broker: Broker | None = None
     """Somebody else's broker; None for the embedded one."""
     duration_s: float | None = None
 
@@ -48,7 +48,7 @@ class Set:
     """Everything that runs, and how to reach it."""
 
     site: dict[str, Any]
-    line: Line
+    line: Broker
     http: str | None
     keys: Keys
     meters: dict[str, Meter]
@@ -95,7 +95,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def _broker(processes: Children) -> Line:
+async def _broker(processes: Children) -> Broker:
     port, path = free_port(), processes.folder / "broker.ready"
     path.unlink(missing_ok=True)
     argv = ["--port", str(port), "--ready", str(path)]
@@ -105,10 +105,10 @@ async def _broker(processes: Children) -> Line:
         return await asyncio.to_thread(path.exists)
 
     await until("the embedded broker", ready, child, UP_S)
-    return Line(LOOPBACK, port, "3.1.1")
+    return Broker(LOOPBACK, port, "3.1.1")
 
 
-async def _site(processes: Children, options: Options, line: Line) -> dict[str, Any]:
+async def _site(processes: Children, options: Options, line: Broker) -> dict[str, Any]:
     path = options.folder / "site.json"
     path.unlink(missing_ok=True)
     argv = ["--dir", str(options.folder), "--seed", str(options.seed), "--speed", str(options.speed)]

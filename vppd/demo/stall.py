@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from vppd.demo.children import Children, until
-from vppd.demo.dispatcher import Line, Parties
+from vppd.demo.dispatcher import Parties
 from vppd.demo.keys import KeyPair
 from vppd.errors import Garbled
+from vppd.grid.issuer_line import Broker
 
 UP_S = 30.0
 LOOK_S = 0.5
@@ -50,7 +51,7 @@ class Stall:
     """Where the market is opened."""
 
     processes: Children
-    line: Line
+    line: Broker
     parties: Parties
     keys: KeyPair
     issuer: str

@@ -11,13 +11,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from vppd.grid.fields import stamp
+from vppd.grid.issuer import Word
 from vppd.grid.offers import OFFER, read_offer
 from vppd.grid.reasons import Defect, Reason
 from vppd.grid.receipts import RECEIPT
 from vppd.grid.strict_json import Json
 from vppd.grid.vpp_agent import STATEMENT
 from vppd.market.accounts import Tariff
-from vppd.market.link import Clerk, Wire, Word
+from vppd.market.link import Clerk, Wire
 from vppd.market.memory import Errand, Memory
 from vppd.market.rounds import Deal, Round, Rules, held
 
@@ -97,23 +98,23 @@ class Market:
         if not topic.startswith("vpp/v1/"):
             return  # some brokers send retained messages of other topics along
         try:
-            word = self.clerk.read(topic, payload)
+            vpp, word = self.clerk.read(topic, payload)
             take = {OFFER: self._offer, RECEIPT: self._receipt, STATEMENT: self._statement}.get(word.type)
             if take is not None:
-                take(word)
+                take(vpp, word)
         except Defect as defect:
             self._ignore({"topic": topic, "reason": str(defect)})
             return
         self.wake()
 
-    def _offer(self, word: Word) -> None:
+    def _offer(self, vpp: str, word: Word) -> None:
         offered = read_offer(word.data)
-        why = self.memory.book.take(word.vpp, offered, self.clerk.now(), self.pace.grace_s)
+        why = self.memory.book.take(vpp, offered, self.clerk.now(), self.pace.grace_s)
         bid = offered.bid
         if why:
-            self._ignore({"vpp": word.vpp, "bid_id": bid.bid_id, "revision": bid.revision, "reason": why})
+            self._ignore({"vpp": vpp, "bid_id": bid.bid_id, "revision": bid.revision, "reason": why})
             return
-        facts = {"vpp": word.vpp, "bid_id": bid.bid_id, "revision": bid.revision, "power_w": bid.power_w}
+        facts = {"vpp": vpp, "bid_id": bid.bid_id, "revision": bid.revision, "power_w": bid.power_w}
         self.say(offered.state, **facts, product=bid.product, start=stamp(bid.interval.start))
         self.changed()
 
@@ -128,7 +129,7 @@ class Market:
         self.changed()
 
     def _errand(self, deal: Deal, purpose: str, data: dict[str, Json], not_after: datetime) -> None:
-        command = self.clerk.command(deal.vpp, purpose, "bid" if purpose == "award" else "order", data)
+        command = self.clerk.command(deal.vpp, purpose, data)
         self.memory.errands.append(Errand(deal.award_id, purpose, command, not_after))
 
     def _send(self, at: datetime) -> None:
@@ -146,7 +147,7 @@ class Market:
                 errand.tries, errand.due_s = errand.tries + 1, mono_s + self.pace.resend_s
                 self.wire.publish(errand.command.topic, errand.command.payload)
 
-    def _receipt(self, word: Word) -> None:
+    def _receipt(self, _vpp: str, word: Word) -> None:
         status, command_id = word.data.get("status"), word.data.get("command_id")
         errand = next((e for e in self.memory.errands if e.command.id == command_id), None)
         if errand is None or status not in ("accepted", "rejected"):
@@ -163,9 +164,7 @@ class Market:
         """Sign the same once more: another of our commands with a later number was faster."""
         deal = self.memory.deals[errand.award_id]
         data = award_data(deal) if errand.purpose == "award" else order_data(deal)
-        errand.command = self.clerk.command(
-            deal.vpp, errand.purpose, "bid" if errand.purpose == "award" else "order", data
-        )
+        errand.command = self.clerk.command(deal.vpp, errand.purpose, data)
         errand.due_s = float("-inf")
 
     def _answered(self, errand: Errand, status: str, reason: str) -> None:
@@ -189,20 +188,20 @@ class Market:
         return chance < self.pace.activate_frac
 
     def _order(self, deal: Deal, at: datetime) -> None:
-        deal.order_id, deal.order_start = self.clerk.ids.uuid(), at
+        deal.order_id, deal.order_start = self.clerk.issuer.ids.uuid(), at
         span_s = (deal.end - at).total_seconds()
         deal.order_end = at + timedelta(seconds=min(span_s, deal.sustain_s or span_s))
         self._errand(deal, "order", order_data(deal), deal.order_end)
         self.say("ordered", award_id=deal.award_id, power_w=deal.power_w, until=stamp(deal.order_end))
         self.changed()
 
-    def _statement(self, word: Word) -> None:
+    def _statement(self, vpp: str, word: Word) -> None:
         named = {str(word.data.get(key)) for key in ("award_id", "order_id")} - {"None"}
         for deal in self.memory.deals.values():
-            if deal.vpp == word.vpp and {deal.award_id, deal.order_id} & named:
+            if deal.vpp == vpp and {deal.award_id, deal.order_id} & named:
                 kind = "award" if "award_id" in word.data else "order"
                 deal.statements[kind] = word.data
-                self.say("statement", award_id=deal.award_id, kind=kind, vpp=word.vpp)
+                self.say("statement", award_id=deal.award_id, kind=kind, vpp=vpp)
                 self.changed()
 
     def _ignore(self, facts: dict[str, Any]) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 from vppd.core.bidding.bid import Bid, Offered
 from vppd.errors import ConfigError
+from vppd.grid.issuer import Command
 from vppd.market.book import Book, Entry, Slot
-from vppd.market.link import Command
 from vppd.market.rounds import Deal, Round
 
 _DEAL_TIMES = ("start", "end", "order_start", "order_end")

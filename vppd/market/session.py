@@ -13,13 +13,14 @@ from rich.console import Console
 
 from vppd.errors import ConfigError
 from vppd.grid.fields import stamp
-from vppd.grid.ids import RandomIds
+from vppd.grid.issuer import Issuer
+from vppd.grid.issuer_line import Broker, Line, opened
 from vppd.grid.reasons import Defect
 from vppd.grid.signing import KeyRing, Signer, read_jwks
 from vppd.grid.strict_json import parse_object
 from vppd.market import memory as kept
 from vppd.market.accounts import Tariff, account
-from vppd.market.link import Broker, Clerk, Line, opened
+from vppd.market.link import SESSION_S, Clerk
 from vppd.market.market import Market, Pace
 from vppd.market.report import results, show, write
 from vppd.market.rounds import Rules
@@ -71,14 +72,9 @@ def run(options: Options, console: Console | None = None) -> None:
 async def held(options: Options, console: Console) -> Market:
     """Run the market until it is over and return it."""
     clock = SystemClock()
-    clerk = Clerk(
-        options.rules.issuer,
-        _signer(options),
-        {seller.vpp: (seller.agent, seller.keys()) for seller in options.sellers},
-        clock.now,
-        RandomIds(),
-    )
-    line = Line(options.broker, f"market-{options.rules.issuer}", clerk.topics())
+    issuer = Issuer(options.rules.issuer, _signer(options), clock.now)
+    clerk = Clerk(issuer, {seller.vpp: (seller.agent, seller.keys()) for seller in options.sellers})
+    line = Line(options.broker, f"market-{issuer.name}", clerk.topics(), SESSION_S)
     remembered = kept.load(options.state) if options.state else kept.Memory()
     market = Market(options.rules, clerk, line, clock.mono_s, options.pace, options.tariff, remembered)
     market.say = lambda event, **facts: console.print(_sentence(stamp(clock.now()), event, facts), soft_wrap=True)

@@ -25,6 +25,7 @@ from vppd.grid.offers import offer_event, offer_message
 from vppd.model import Event, Kind
 from vppd.planning.alarms import Alarms
 from vppd.planning.desk_view import desk_view
+from vppd.planning.gate_log import GateLog
 from vppd.planning.gates import Slot, in_play, next_moments, overlapping, slots
 from vppd.planning.offer_form import Answer, Question, answer, question_form
 from vppd.planning.quoting import Change, changes, place_of_bid, place_of_slot, undecided
@@ -128,6 +129,8 @@ class TradingDesk:
         self._why_not = {name: why_not(product, self._site) for name, product in self._products.items()}
         self._clusters = tuple(a.id for a in config.assets if a.kind is Kind.CLUSTER and a.control)
         self._settling = Settling(records, plant, sender, told.write)
+        self.gates = GateLog(market.lead_s)
+        """Which gates have closed, and which of them too soon."""
         self._wake, self._seen = asyncio.Event(), asyncio.Event()
         self._away: frozenset[str] = frozenset()
         self._awards: frozenset[str] = frozenset()
@@ -172,6 +175,11 @@ class TradingDesk:
         finally:
             self._alarms.close()
 
+    @property
+    def running(self) -> list[dict[str, Any]]:
+        """Return the accounts of the awards that are running, as plain JSON values."""
+        return self._settling.view()
+
     def view(self) -> dict[str, Any]:
         """Return products, gates, what is offered and why not, and what is missing, as plain JSON values."""
         return desk_view(
@@ -207,6 +215,7 @@ class TradingDesk:
         """Compute the offers of the slots in play and tell the market what has changed."""
         now, market = self._clock.now(), self._market
         self._slots = self._find_slots(now)
+        self.gates.looked(self._slots, now)
         self._moments = next_moments(self._slots, now, market.lead_s)[:MOMENTS]
         self._say_closed(now)
         play = in_play(self._slots, now, market.lead_s)
@@ -222,7 +231,8 @@ class TradingDesk:
         given = replace(given, short_w={sold: w for sold, w in given.short_w.items() if sold not in begun})
         self._say_short(given)
         self._answer = given
-        await self._publish(given, play, open_ids)
+        if await self._publish(given, play, open_ids):
+            self.gates.served(now)
 
     def _find_slots(self, now: datetime) -> tuple[Slot, ...]:
         """Return the slots of all products that are offered, the first to close first."""
@@ -264,24 +274,24 @@ class TradingDesk:
         self._trouble = ""
         return given
 
-    async def _publish(self, given: Answer, play: Sequence[Slot], open_ids: frozenset[str]) -> None:
-        """Put what has changed into the ledger; the outbox sends what is there."""
+    async def _publish(self, given: Answer, play: Sequence[Slot], open_ids: frozenset[str]) -> bool:
+        """Put what has changed into the ledger; the outbox sends what is there. False when it has to be done again."""
         async with self._records.trading:
             at = self._clock.now()
             until = at + timedelta(seconds=MARGIN_S)
             if open_ids != undecided(self._records.offers, until):
                 # A gate has closed meanwhile, or an award has come: what stands there is no more what the others were reckoned with.
                 self._wake.set()
-                return
+                return False
             found = changes(given.bids, play, self._records.offers, until)
             if not found:
-                return
+                return True
             try:
                 await self._append([self._event(change, at) for change in found])
             except Unreachable as error:
                 log.error("offers_not_recorded", reason=str(error))
                 self._moments = (at + timedelta(seconds=AGAIN_S), *self._moments)
-                return
+                return False
             finally:
                 self._records.catch_up()
         for change in found:
@@ -291,6 +301,7 @@ class TradingDesk:
                 power_w=bid.power_w, revision=bid.revision,
             )  # fmt: skip
         self._told.owed()
+        return True
 
     async def _append(self, events: Sequence[Event]) -> None:
         """Commit all at once; where one is there already (an earlier process was faster), one by one."""

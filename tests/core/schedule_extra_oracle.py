@@ -36,7 +36,8 @@ def window_steps(problem: Json) -> list[range]:
     """Return the steps of each window of the green rules."""
     steps = len(problem["inflexible_load_w"])
     length = problem["green"].get("window_steps", steps)
-    return [range(at, min(at + length, steps)) for at in range(0, steps, length)]
+    first = min(problem["green"].get("first_window_steps", length), steps)
+    return [range(first), *(range(at, min(at + length, steps)) for at in range(first, steps, length))]
 
 
 def able(problem: Json, reserve: Json, kind: str) -> list[Json]:
@@ -89,13 +90,16 @@ def _green(problem: Json, answer: Json) -> Iterator[tuple[str, float, float]]:
     for window in window_steps(problem) if rules else []:
         before = rules.get("before", {}) if not window.start else {}
         used, load, available = (before.get(f"{of}_wh", 0.0) / step_h for of in ("used", "load", "available"))
+        matched = 0.0
         for t in window:
+            matched += min(max(0.0, answer["import_w"][t]), rules.get("contracted_w", {t: 0.0})[t])
             used += sum(series[t] for series in answer["renewables"].values()) - max(0.0, -answer["import_w"][t])
-            load += problem["inflexible_load_w"][t] + sum(series[t] for series in answer["flexible_loads"].values())
+            load += rules.get("counted_load_w", problem["inflexible_load_w"])[t]
+            load += sum(series[t] for series in answer["flexible_loads"].values())
             available += sum(source["available_w"][t] for source in problem["renewables"])
         size = step_h * (abs(load) + available)
         if "share_of_load_frac" in rules:
-            yield f"green share {window}", step_h * (rules["share_of_load_frac"] * load - used), size
+            yield f"green share {window}", step_h * (rules["share_of_load_frac"] * load - used - matched), size
         if "self_use_frac" in rules:
             yield f"green use {window}", step_h * (rules["self_use_frac"] * available - used), size
 
@@ -221,27 +225,43 @@ class FurtherRows:
             self.to.row(least, np.inf, terms)
 
     def _green(self) -> None:
-        rules, step_h, at = self.problem["green"], self.to.step_h, self.to.at
+        rules, matched = self.problem["green"], self._matched()
         for window in window_steps(self.problem):
-            for key in ("share_of_load_frac", "self_use_frac"):
+            before = rules.get("before", {}) if not window.start else {}
+            for key, of in (("share_of_load_frac", "load_wh"), ("self_use_frac", "available_wh")):
                 if key not in rules:
                     continue
-                before = rules.get("before", {}) if not window.start else {}
-                of = "load_wh" if key == "share_of_load_frac" else "available_wh"
-                terms, least = {}, (rules[key] * before.get(of, 0.0) - before.get("used_wh", 0.0)) / 1e3
-                for t in window:
-                    terms[at["sold"][t]] = -step_h
-                    for source in self.problem["renewables"]:
-                        terms[at[f"source/{source['name']}"][t]] = step_h
-                        least += rules[key] * step_h * source["available_w"][t] / 1e3 * (key == "self_use_frac")
-                    if key == "share_of_load_frac":
-                        least += rules[key] * step_h * self.problem["inflexible_load_w"][t] / 1e3
-                        for load in self.problem["flexible_loads"]:
-                            if t in at[f"load/{load['name']}"]:
-                                terms[at[f"load/{load['name']}"][t]] = -rules[key] * step_h
+                fill = self._share if of == "load_wh" else self._own
+                terms, least = fill(window, rules[key], matched)
+                least += (rules[key] * before.get(of, 0.0) - before.get("used_wh", 0.0)) / 1e3
                 if "shortfall_cost_per_wh" in rules:
                     terms[self.to.add(0.0, np.inf, rules["shortfall_cost_per_wh"] * 1e3)] = 1.0
                 self.to.row(least, np.inf, terms)
+
+    def _matched(self) -> dict[int, int]:
+        contracted = self.problem["green"].get("contracted_w", [])
+        found = {t: self.to.add(0.0, most / 1e3, 0.0) for t, most in enumerate(contracted)}
+        for t, column in found.items():
+            self.to.row(-np.inf, 0.0, {column: 1.0, self.to.at["bought"][t]: -1.0})
+        return found
+
+    def _used(self, window: range) -> dict[int, float]:
+        step_h, at = self.to.step_h, self.to.at
+        terms = {at["sold"][t]: -step_h for t in window}
+        return terms | {at[f"source/{s['name']}"][t]: step_h for s in self.problem["renewables"] for t in window}
+
+    def _own(self, window: range, part: float, _: dict[int, int]) -> tuple[dict[int, float], float]:
+        available = sum(source["available_w"][t] for source in self.problem["renewables"] for t in window)
+        return self._used(window), part * self.to.step_h * available / 1e3
+
+    def _share(self, window: range, part: float, matched: dict[int, int]) -> tuple[dict[int, float], float]:
+        step_h, at = self.to.step_h, self.to.at
+        counted = self.problem["green"].get("counted_load_w", self.problem["inflexible_load_w"])
+        terms = self._used(window) | {matched[t]: step_h for t in window if t in matched}
+        for load in self.problem["flexible_loads"]:
+            power = at[f"load/{load['name']}"]
+            terms |= {power[t]: -part * step_h for t in window if t in power}
+        return terms, part * step_h * sum(counted[t] for t in window) / 1e3
 
     def _reserves(self) -> None:
         for reserve in self.problem["reserves"]:

@@ -281,6 +281,9 @@ def _any_green(draw: st.DrawFn, steps: int) -> Json:
         found |= {"share_of_load_frac": draw(part), "self_use_frac": draw(part)}
     if draw(st.booleans()):
         found["window_steps"] = draw(st.integers(1, steps + 2))
+        found["first_window_steps"] = draw(st.integers(1, found["window_steps"]))
+    power = st.lists(st.sampled_from([0.0, 0.0, 100.0, 300.0]), min_size=steps, max_size=steps)
+    found |= {key: draw(power) for key in ("contracted_w", "counted_load_w") if draw(st.booleans())}
     if draw(MOSTLY):
         found["shortfall_cost_per_wh"] = draw(st.sampled_from([1e-5, 1e-3]))
     if draw(st.booleans()):

@@ -280,6 +280,50 @@ def test_what_a_year_has_in_hand_counts() -> None:
     assert behind["green"]["share_of_load_frac"] == pytest.approx(0.625, abs=1e-4)
 
 
+def test_contracted_power_covers_load_in_the_hours_it_is_produced() -> None:
+    """What is bought elsewhere as it is produced counts for the load as far as the site imports then, and moves work there."""
+    wind = [0.0, 100.0, 0.0, 0.0]
+    alone = scheduled(sunny(green={"share_of_load_frac": 0.5}))
+    beside = scheduled(sunny(green={"share_of_load_frac": 0.5, "contracted_w": wind}))
+    assert beside["green"]["share_of_load_frac"] >= 0.5 - 1e-6
+    assert beside["green"]["contracted_wh"] == pytest.approx(100.0, abs=1e-3)
+    assert beside["cost"] < alone["cost"] - 1e-3
+    own = sunny(green={"self_use_frac": 0.3, "contracted_w": wind})
+    assert scheduled(own)["cost"] == pytest.approx(scheduled(sunny(green={"self_use_frac": 0.3}))["cost"])
+
+
+def test_contracted_power_that_nobody_draws_counts_for_nothing() -> None:
+    """In an hour in which the site exports, wind from elsewhere covers nothing; above the import no more than that."""
+    noon = sunny(green={"share_of_load_frac": 0.0, "contracted_w": [0.0, 0.0, 500.0, 500.0]}, flexible_loads=[])
+    assert scheduled(noon)["green"] == pytest.approx(
+        {"share_of_load_frac": 0.5, "self_use_frac": 0.125, "contracted_wh": 0.0}
+    )
+    rule = sunny(green={"share_of_load_frac": 0.5, "contracted_w": [0.0, 0.0, 500.0, 500.0]})
+    assert scheduled(rule)["cost"] == pytest.approx(scheduled(sunny(green={"share_of_load_frac": 0.5}))["cost"])
+    night = sunny(green={"share_of_load_frac": 0.0, "contracted_w": [500.0, 0.0, 0.0, 0.0]}, flexible_loads=[])
+    assert scheduled(night)["green"]["contracted_wh"] == pytest.approx(50.0)
+
+
+def test_a_share_may_be_of_the_compute_alone() -> None:
+    """Inflexible load that does not count, cooling say, needs no green power, and neither raises nor lowers the share."""
+    rule = {"share_of_load_frac": 0.5}
+    whole = scheduled(sunny(green=rule | {"counted_load_w": [50.0] * 4}))
+    assert whole["cost"] == pytest.approx(scheduled(sunny(green=rule))["cost"])
+    jobs = scheduled(sunny(green=rule | {"counted_load_w": [0.0] * 4}))
+    assert jobs["green"]["share_of_load_frac"] == pytest.approx(0.5, abs=1e-4)
+    assert jobs["cost"] < whole["cost"] - 1e-3
+
+
+def test_the_first_window_may_have_begun_before() -> None:
+    """The first window is as long as is said, the others as long as all: a day that ends at the second step, then a whole one."""
+    rule = {"share_of_load_frac": 0.25, "window_steps": 3, "first_window_steps": 1}
+    with_debt = sunny(green=rule | {"before": {"used_wh": 100.0, "available_wh": 0.0, "load_wh": 350.0}})
+    answer = scheduled(with_debt)
+    assert answer["status"] == "optimal"
+    assert answer["flexible_loads"]["job"][0] == pytest.approx(0.0, abs=1e-3)  # 0.25 x (350 + 50) = 100: not a Wh more
+    assert sum(answer["flexible_loads"]["job"]) == pytest.approx(200.0, abs=1e-3)
+
+
 def test_late_energy_costs_its_delay() -> None:
     """At a cost of delay a load runs earlier than prices alone would have it."""
     falling = site(batteries=[], price_import_per_wh=[4e-3, 3e-3, 2e-3, 1e-3])
@@ -506,6 +550,14 @@ def test_batteries_optima_at_all_their_prices_prove_more_than_the_relaxation() -
         pytest.param({"green": {}}, "green.share_of_load_frac: is missing", id="green"),
         pytest.param({"green": {"self_use_frac": 2}}, "green.self_use_frac: is 2, must be", id="green-part"),
         pytest.param({"green": {"self_use_frac": 1, "window_steps": 0}}, "is 0, must be from 1 to", id="window"),
+        pytest.param(
+            {"green": {"self_use_frac": 1, "window_steps": 2, "first_window_steps": 3}},
+            "green.first_window_steps: is 3, must be from 1 to 2",
+            id="first-window",
+        ),
+        pytest.param(
+            {"green": {"share_of_load_frac": 1, "contracted_w": [-1.0] * 4}}, "green.contracted_w[0]", id="contracted"
+        ),
         pytest.param({"reserves": [{"name": "r"}]}, "reserves[0].direction: is missing", id="reserve"),
         pytest.param({"feeds": [{"tag": "a", "members": ["x"]}]}, "'x' is no battery or flexible load", id="member"),
         pytest.param({"feeds": [{"tag": "a", "extra": 1}]}, "feeds[0].extra: unknown key", id="unknown"),

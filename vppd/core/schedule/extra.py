@@ -72,17 +72,24 @@ class GreenBefore:
 
 @dataclass(frozen=True, slots=True)
 class Green:
-    """Parts of load and of available generation that on-site renewables must cover and the site must use. [0-1]
+    """Parts of load and of available generation that renewables must cover and the site must use. [0-1]
 
-    Counted over windows of ``window_steps``; what the site exports is not used. None where a rule is not asked for.
+    Counted over windows; what the site exports is not used. None where a rule is not asked for. Only the load's rule counts what is
+    bought under contract: it is matched step by step with what the site imports.
     """
 
     share_of_load_frac: float | None
     self_use_frac: float | None
     window_steps: int
+    first_window_steps: int
+    """Of the first window, which may have begun before the first step."""
     shortfall_cost_per_wh: float | None
     """What each Wh short of a rule costs; None where the rules must hold."""
     before: GreenBefore
+    contracted_w: Floats
+    """(h,) what is bought from renewables elsewhere as they produce it. [W]"""
+    counted_load_w: Floats | None
+    """(h,) what of the inflexible load the share is of, None for all of it. [W]"""
 
     def rules(self) -> list[tuple[str, float]]:
         """Return the rules that are asked for, by name, and their parts. [0-1]"""
@@ -91,7 +98,16 @@ class Green:
 
     def windows(self, steps: int) -> list[slice]:
         """Return the steps of each window, the last one perhaps shorter."""
-        return [slice(at, min(at + self.window_steps, steps)) for at in range(0, steps, self.window_steps)]
+        starts = [0, *range(self.first_window_steps, steps, self.window_steps)]
+        return [slice(at, end) for at, end in zip(starts, [*starts[1:], steps], strict=True)]
+
+    def counted_w(self, inflexible_load_w: Floats) -> Floats:
+        """Return what of the inflexible load the share is of, (h,). [W]"""
+        return inflexible_load_w if self.counted_load_w is None else self.counted_load_w
+
+    def matched_w(self, import_w: Floats) -> Floats:
+        """Return what of the import is covered by what is bought under contract, (h,). [W]"""
+        return np.minimum(np.maximum(import_w, 0.0), self.contracted_w)
 
 
 @dataclass(frozen=True, slots=True)

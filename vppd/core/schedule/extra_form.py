@@ -104,12 +104,16 @@ def _green(top: Table, steps: int) -> Green | None:
     if share is None and own is None:
         table.wrong("share_of_load_frac", "is missing, and so is self_use_frac: one of them is needed")
     priced = table.has("shortfall_cost_per_wh")
+    window_steps = table.count("window_steps", 1, MOST_STEPS, max(steps, 1))
     found = Green(
         share_of_load_frac=share,
         self_use_frac=own,
-        window_steps=table.count("window_steps", 1, MOST_STEPS, max(steps, 1)),
+        window_steps=window_steps,
+        first_window_steps=table.count("first_window_steps", 1, window_steps, window_steps),
         shortfall_cost_per_wh=table.number("shortfall_cost_per_wh", lower=0.0) if priced else None,
         before=_before(table),
+        contracted_w=table.series("contracted_w", steps, lower=0.0) if table.has("contracted_w") else np.zeros(steps),
+        counted_load_w=table.series("counted_load_w", steps, lower=0.0) if table.has("counted_load_w") else None,
     )
     table.done()
     return found

@@ -70,11 +70,12 @@ def green_missing(problem: Problem, green: Green, plan: Powers) -> Iterator[tupl
     """Yield each rule in each window: its name, by how much it is missed (below 0: kept), and its size. [Wh]"""
     available_w = problem.renewables.available_w.sum(axis=0)
     used_w = plan.renewable_w.sum(axis=0) - np.maximum(-plan.import_w, 0.0)
-    total_w = problem.inflexible_load_w + plan.load_w.sum(axis=0)
+    total_w = green.counted_w(problem.inflexible_load_w) + plan.load_w.sum(axis=0)
+    covered_w = used_w + green.matched_w(plan.import_w)
     for key, frac in green.rules():
-        of_w = total_w if key == "share_of_load_frac" else available_w
+        of_w, by_w = (total_w, covered_w) if key == "share_of_load_frac" else (available_w, used_w)
         for window in green.windows(problem.steps):
-            missing_wh = float((frac * of_w - used_w)[window].sum()) * problem.step_h
+            missing_wh = float((frac * of_w - by_w)[window].sum()) * problem.step_h
             missing_wh += green.before.missing_wh(key, frac) if not window.start else 0.0
             size_wh = (float(np.abs(of_w[window]).sum()) + float(available_w[window].sum())) * problem.step_h
             yield key, missing_wh, size_wh

@@ -135,19 +135,32 @@ class _Extension(Blocks):
     def _green(self, green: Green) -> None:
         sources = self.problem.renewables
         must_w = sources.available_w[~sources.curtailable].sum(axis=0)
+        matched = self._matched(green)
         for key, frac in green.rules():
             of_load = key == "share_of_load_frac"
-            of_w = self.problem.inflexible_load_w if of_load else sources.available_w.sum(axis=0)
+            counted_w = green.counted_w(self.problem.inflexible_load_w)
+            of_w = counted_w if of_load else sources.available_w.sum(axis=0)
             for window in green.windows(self.steps):
                 least = float((frac * of_w - must_w)[window].sum()) / self.unit_w
                 if not window.start:
                     least += green.before.missing_wh(key, frac) / self.unit_wh
                 row = self._green_row(window, least, frac if of_load else 0.0)
+                if of_load:
+                    self.add(row, matched[window][:, None], 1.0)
                 if green.shortfall_cost_per_wh is not None:
                     weight = green.shortfall_cost_per_wh / self.price_per_wh
                     self.matrix.entries(row, self.matrix.columns(0.0, np.full(1, INF), weight), 1.0)
                 every = np.broadcast_to(row, window.stop - window.start)
                 self.name(f"green.{key} {frac:g}", every, self.every[window], elastic=True)
+
+    def _matched(self, green: Green) -> Ints:
+        """Add what of the import contracts cover, a column a step; -1 where nobody counts it or nothing is contracted."""
+        found = np.full(self.steps, NO_COLUMN, np.int64)
+        steps = np.flatnonzero(green.contracted_w > 0.0) if green.share_of_load_frac is not None else NONE
+        if len(steps):
+            found[steps] = self.matrix.columns(0.0, green.contracted_w[steps] / self.unit_w, 0.0)
+            self.matrix.rows(-INF, 0.0, (found[steps], 1.0), (self.at.imported[steps], -1.0))
+        return found
 
     def _green_row(self, window: slice, lower: float, load_frac: float) -> Ints:
         """Add the row that what is used on site, less a part of the flexible load, is at least ``lower``."""

@@ -37,7 +37,7 @@ def further_report(problem: Problem, extras: Extras, plan: Plan) -> dict[str, An
         },
         "feeds": {feed.tag: listed(feed_w(feed, plan.powers())) for feed in extras.feeds},
         "unserved_wh": {name: float(wh) for name, wh in unserved if wh > 0.0},
-        "green": green_shares(problem, plan),
+        "green": green_shares(problem, extras, plan),
     }
 
 
@@ -57,15 +57,23 @@ def costs(problem: Problem, extras: Extras, plan: Plan) -> dict[str, float]:
     return {"energy": plan.value - worn - carbon - sum(further.values()), "wear": worn, "carbon": carbon} | further
 
 
-def green_shares(problem: Problem, plan: Plan) -> dict[str, float | None]:
-    """Return what part of the load renewables cover and what part of them is used on site; None of nothing. [0-1]"""
+def green_shares(problem: Problem, extras: Extras, plan: Plan) -> dict[str, float | None]:
+    """Return what part of the load renewables cover and what part of them is used on site; None of nothing. [0-1]
+
+    Where something is contracted, also how much of it covers import. [Wh]
+    """
+    green, load_w = extras.green, problem.inflexible_load_w
     used_w = float((plan.renewable_w.sum(axis=0) - np.maximum(-plan.import_w, 0.0)).sum())
-    load_w = float(problem.inflexible_load_w.sum() + plan.load_w.sum())
+    counted_w = float((load_w if green is None else green.counted_w(load_w)).sum() + plan.load_w.sum())
+    matched_w = 0.0 if green is None else float(green.matched_w(plan.import_w).sum())
     available_w = float(problem.renewables.available_w.sum())
-    return {
-        "share_of_load_frac": used_w / load_w if load_w > 0.0 else None,
+    found = {
+        "share_of_load_frac": (used_w + matched_w) / counted_w if counted_w > 0.0 else None,
         "self_use_frac": used_w / available_w if available_w > 0.0 else None,
     }
+    if green is not None and green.contracted_w.any():
+        found["contracted_wh"] = matched_w * problem.step_h
+    return found
 
 
 def further_lines(problem: Problem, extras: Extras, plan: Plan) -> list[str]:
@@ -76,7 +84,7 @@ def further_lines(problem: Problem, extras: Extras, plan: Plan) -> list[str]:
     found = [f"of that: {said}"] if said else []
     if extras.carbon is not None:
         found.append(f"carbon in what is bought: {carbon_g(problem, extras, plan.import_w) / 1e3:.1f} kg")
-    shares = green_shares(problem, plan)
+    shares = green_shares(problem, extras, plan)
     if shares["self_use_frac"] is not None and shares["share_of_load_frac"] is not None:
         used, covered = shares["self_use_frac"], shares["share_of_load_frac"]
         found.append(f"renewables: {used:.1%} of what is available is used on site, {covered:.1%} of the load")

@@ -18,7 +18,7 @@ from vppd.core.state import Command, Decision, Phase, Reason, State, Transition
 from vppd.grid.envelope import Sender
 from vppd.grid.reporter import Reporter
 from vppd.grid.vpp_agent import Statement, statement
-from vppd.model import Event, Outbound, Setpoint
+from vppd.model import Event, OrderKind, Outbound, Setpoint
 from vppd.runtime.actuator import Actuator
 from vppd.runtime.record import digest, pack
 from vppd.snapshot import Plant, Snapshot
@@ -112,6 +112,7 @@ class Consequences:
             "metered_wh": account.metered_wh,
             "baseline_wh": account.baseline_wh,
             "shed_wh": account.shed_wh,
+            "added_wh": account.added_wh,
             "compliant_frac": account.compliant_frac,
             "receipts": owed,
         }
@@ -186,7 +187,7 @@ def _order_state(moved: Transition, at: datetime) -> Event:
 def _statement(moved: Transition, at: datetime) -> Statement:
     order, delivery = moved.order, moved.progress.delivery
     name = str(uuid5(NAMESPACE_URL, f"vppd:statement:{order.issuer}:{order.order_id}"))
-    began = order.interval.start
+    began, adds = order.interval.start, order.kind is OrderKind.INCREASE
     return Statement(
         statement_id=name,
         order=order,
@@ -194,7 +195,8 @@ def _statement(moved: Transition, at: datetime) -> Statement:
         end=at,
         metered_wh=round(delivery.energy_wh, 3),
         baseline_wh=round(delivery.baseline_wh, 3),
-        shed_wh=round(max(delivery.reduced_wh, 0.0), 3),
+        shed_wh=None if adds else round(max(delivery.reduced_wh, 0.0), 3),
+        added_wh=round(max(delivery.added_wh, 0.0), 3) if adds else None,
         compliant_frac=round(delivery.kept_frac, 6),
         complete_frac=min(delivery.active_s / max((at - began).total_seconds(), 1e-9), 1.0),
     )

@@ -53,6 +53,7 @@ ORDER = Order(
     traceparent=TRACE,
     group=str(uuid.uuid4()),
 )
+INCREASE = replace(ORDER, kind=OrderKind.INCREASE, power_w=100e3)
 FEED = FeedState(
     tag="main-a",
     power_minimum_w=100e3,
@@ -123,6 +124,7 @@ def _messages() -> dict[str, Outbound]:
         "order reduced": order_status(
             OrderState(replace(ORDER, kind=OrderKind.REDUCE), "completed", delivered_w=1e3), at, by
         ),
+        "order increased": order_status(OrderState(INCREASE, "completed", delivered_w=1e3), at, by),
         "order released": order_status(
             OrderState(
                 replace(ORDER, kind=OrderKind.RELEASE, power_w=None, interval=Interval(NOW), correlation_id=""),
@@ -146,6 +148,13 @@ def _messages() -> dict[str, Outbound]:
         ),
         "statement": statement(
             Statement(str(uuid.uuid4()), ORDER, NOW, NOW + timedelta(hours=1), 3.9e5, 5e5, 1.1e5, 4e5, 1.0, 0.99),
+            at,
+            by,
+        ),
+        "statement of an increase": statement(
+            Statement(
+                str(uuid.uuid4()), INCREASE, NOW, NOW + timedelta(hours=1), 6e5, 5e5, compliant_frac=1.0, added_wh=1e5
+            ),
             at,
             by,
         ),
@@ -206,6 +215,14 @@ def test_a_resolved_breach_has_no_hints_and_no_actions() -> None:
     assert "shed_hints" not in data
     assert data["infrastructure_actions"] == []
     assert data["breach"]["resolved_at"]
+
+
+def test_an_increase_is_told_in_its_own_words() -> None:
+    """What was drawn above the baseline is an increase and energy added, never a reduction."""
+    status, account = check(MESSAGES["order increased"]), check(MESSAGES["statement of an increase"])
+    assert (status["kind"], status["delivered_increase"]["value"]) == ("increase", 1e3)
+    assert not {"delivered_power", "delivered_reduction"} & set(status)
+    assert (account["added_wh"], "shed_wh" in account) == (1e5, False)
 
 
 def test_no_power_event_no_start_time() -> None:

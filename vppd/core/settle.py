@@ -35,6 +35,11 @@ class Delivery:
         return self.baseline_wh - self.energy_wh
 
     @property
+    def added_wh(self) -> float:
+        """Energy consumed beyond the baseline. [Wh]"""
+        return self.energy_wh - self.baseline_wh
+
+    @property
     def kept_frac(self) -> float:
         """Part of the windows in which the order was kept; 1 before the first is full. [0-1]"""
         return self.kept / self.windows if self.windows else 1.0

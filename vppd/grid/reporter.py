@@ -109,8 +109,7 @@ class Reporter:
     def _status(self, moved: Transition, decision: Decision, at: datetime) -> Outbound:
         delivery = moved.progress.delivery
         hours = delivery.active_s / 3600.0
-        flowed_wh = delivery.reduced_wh if moved.order.kind is OrderKind.REDUCE else delivery.energy_wh
-        delivered_w = flowed_wh / hours if hours > 0 else None
+        delivered_w = _flowed_wh(moved) / hours if hours > 0 else None
         return order_status(
             OrderState(moved.order, moved.progress.phase.value, moved.reason, delivered_w), at, self._sender
         )
@@ -207,6 +206,18 @@ class Reporter:
 
         assets = [_asset(i, decision, snapshot, plant) for i in range(len(plant.asset_ids))]
         return telemetry(node(0), [node(i) for i in range(1, len(plant.nodes))], assets, snapshot.at, self._sender)
+
+
+def _flowed_wh(moved: Transition) -> float:
+    """Return what the order has moved off its baseline the way it asked, of others the energy that flowed. [Wh]"""
+    delivery = moved.progress.delivery
+    match moved.order.kind:
+        case OrderKind.REDUCE:
+            return delivery.reduced_wh
+        case OrderKind.INCREASE:
+            return max(delivery.added_wh, 0.0)
+        case _:
+            return delivery.energy_wh
 
 
 def _known(value: float) -> float | None:

@@ -19,6 +19,7 @@ ORDER_STATUS: Final = "vpp.order.status.v1"
 FLEXIBILITY: Final = "vpp.flexibility.v1"
 TELEMETRY: Final = "vpp.telemetry.v1"
 STATEMENT: Final = "vpp.statement.v1"
+_DELIVERED_AS: Final = {OrderKind.REDUCE: "delivered_reduction", OrderKind.INCREASE: "delivered_increase"}
 OrderPhase = Literal["scheduled", "active", "completed", "aborted"]
 
 
@@ -30,7 +31,7 @@ class OrderState:
     phase: OrderPhase
     detail: str = ""
     delivered_w: float | None = None
-    """Mean measured power of its resource since it became active, or mean reduction for a reduce order. [W]"""
+    """Mean measured power of its resource since it became active; of a reduction or an increase, what was moved. [W]"""
     shortfall_w: float | None = None
     """What cannot be delivered at present. [W, >= 0]"""
 
@@ -76,18 +77,21 @@ class Statement:
     baseline_wh: float | None = None
     """What would have been drawn without the order. [Wh]"""
     shed_wh: float | None = None
+    """Below the baseline; None for an increase. [Wh, >= 0]"""
     peak_w: float | None = None
     """Highest 10 s average after the ramp. [W]"""
     compliant_frac: float | None = None
     """Part of the time after the ramp in which the order was kept. [0-1]"""
     complete_frac: float = 1.0
     """Part of the time for which there are readings. [0-1]"""
+    added_wh: float | None = None
+    """Above the baseline, of an increase. [Wh, >= 0]"""
 
 
 def order_status(state: OrderState, at: datetime, sender: Sender) -> Outbound:
     """Return the order's status; it carries on the order's trace and correlation."""
     order = state.order
-    shed = order.kind is OrderKind.REDUCE
+    name = _DELIVERED_AS.get(order.kind, "delivered_power")
     data = given(
         at=stamp(at),
         order_id=order.order_id,
@@ -102,10 +106,8 @@ def order_status(state: OrderState, at: datetime, sender: Sender) -> Outbound:
         ordered_power=_power(order.power_w),
         status=state.phase,
         detail=state.detail or None,
-        delivered_power=None if shed else _power(state.delivered_w),
-        delivered_reduction=_power(state.delivered_w) if shed else None,
         shortfall=_power(state.shortfall_w),
-    )
+    ) | given(**{name: _power(state.delivered_w)})
     kind = Kind(ORDER_STATUS, f"vpp/v1/{sender.vpp_id}/order/status", "order")
     return sender.message(kind, data, at, _context(order))
 
@@ -159,6 +161,7 @@ def statement(account: Statement, at: datetime, sender: Sender) -> Outbound:
         metered_wh=account.metered_wh,
         baseline_wh=account.baseline_wh,
         shed_wh=account.shed_wh,
+        added_wh=account.added_wh,
         peak_power=_power(account.peak_w),
         compliant_frac=account.compliant_frac,
         complete_frac=account.complete_frac,

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from vppd.config.openadr import OpenAdrConfig
 from vppd.errors import DeviceError
+from vppd.grid.openadr3_changes import reconcile
 from vppd.grid.openadr3_doorbell import settings_of
-from vppd.grid.openadr3_model import Event, Program, read_all
-from vppd.grid.openadr3_orders import Book, plan, reconcile
+from vppd.grid.openadr3_model import Event, Program
+from vppd.grid.openadr3_orders import Book, plan
 from vppd.grid.openadr3_payloads import Terms
+from vppd.grid.openadr3_reading import read_all
 from vppd.grid.openadr3_reports import due_reports, report_body, unsupported
 from vppd.grid.openadr3_tariffs import tariff_series
 from vppd.grid.site import Grant, Site

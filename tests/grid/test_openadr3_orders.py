@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from vppd.config.openadr import Relative
-from vppd.grid.openadr3_model import Event, Program, Unread, read
-from vppd.grid.openadr3_orders import Book, Plan, plan, reconcile
+from vppd.grid.openadr3_changes import reconcile
+from vppd.grid.openadr3_model import Event, Program
+from vppd.grid.openadr3_orders import Book, Plan, plan
 from vppd.grid.openadr3_payloads import Terms
+from vppd.grid.openadr3_reading import Unread, read
 from vppd.grid.openadr3_schedule import Why
 from vppd.grid.site import Grant, Site
 from vppd.model import Interval, Order, OrderKind, Priority
@@ -73,20 +75,29 @@ def test_an_import_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("relative", "value", "shed_w", "why"),
+    ("relative", "value", "kind", "why"),
     [
-        (Relative.CHANGE, -300, 3e5, None),
-        (Relative.CHANGE, 300, None, Why.NOT_SUPPORTED),
+        (Relative.CHANGE, -300, OrderKind.REDUCE, None),
+        (Relative.CHANGE, 300, OrderKind.INCREASE, None),
         (Relative.CHANGE, 0, None, Why.NOTHING_ASKED),
-        (Relative.SHED, 300, 3e5, None),
+        (Relative.SHED, 300, OrderKind.REDUCE, None),
         (Relative.SHED, -300, None, Why.BAD_VALUE),
     ],
 )
-def test_the_sign_of_a_relative_dispatch(relative: Relative, value: int, shed_w: float | None, why: Why | None) -> None:
-    """The sign means what the program says; the other sign is refused and never turned round."""
+def test_the_sign_of_a_relative_dispatch(
+    relative: Relative, value: int, kind: OrderKind | None, why: Why | None
+) -> None:
+    """The sign means what the program says: a change goes either way, an amount to shed has none and is never turned round."""
     found = planned(event("DISPATCH_SETPOINT_RELATIVE", value), terms=replace(TERMS, relative=relative))
-    assert [(o.kind, o.power_w) for o in found.orders] == ([(OrderKind.REDUCE, shed_w)] if shed_w else [])
+    assert [(o.kind, o.power_w) for o in found.orders] == ([(kind, 3e5)] if kind else [])
     assert whys(found) == ({("e", why)} if why else set())
+
+
+def test_an_increase_needs_a_grant_of_its_own() -> None:
+    """Who may order less may not order more: a sign that both sides read differently must not move the meter the wrong way."""
+    less = (Grant("*", frozenset({OrderKind.REDUCE, OrderKind.RELEASE}), 1e8),)
+    found = planned(event("DISPATCH_SETPOINT_RELATIVE", 300), terms=replace(TERMS, grants=less))
+    assert (found.orders, whys(found)) == ((), {("e", Why.UNAUTHORISED)})
 
 
 @pytest.mark.parametrize(("level", "shed_w"), [(0, None), (1, 1e5), (2, 2e5), (3, 5e5)])
@@ -106,14 +117,16 @@ def test_an_emergency() -> None:
 
 
 def test_prices_and_carbon_are_handed_on() -> None:
-    """PRICE and GHG become tariffs, one for each sub-interval and also below zero, and no orders."""
+    """Prices and GHG become tariffs, one for each sub-interval and also below zero, and no orders."""
     units = [{"payloadType": "PRICE", "units": "KWH", "currency": "EUR"}]
-    found = planned(event("PRICE", 0.17, -0.03, payloadDescriptors=units), event("GHG", 350, id="g"))
+    export = event("EXPORT_PRICE", 0.05, id="x", payloadDescriptors=[units[0] | {"payloadType": "EXPORT_PRICE"}])
+    found = planned(event("PRICE", 0.17, -0.03, payloadDescriptors=units), event("GHG", 350, id="g"), export)
     assert not found.orders
     prices = [t for t in found.tariffs if t.payload_type == "PRICE"]
     assert [(t.value, t.units, t.currency) for t in prices] == [(0.17, "KWH", "EUR"), (-0.03, "KWH", "EUR")]
     assert prices[0].interval.end == prices[1].interval.start == AT + HOUR / 2
-    assert whys(found) == {("e", Why.ECONOMICS), ("g", Why.ECONOMICS)}
+    assert [(t.value, t.currency) for t in found.tariffs if t.payload_type == "EXPORT_PRICE"] == [(0.05, "EUR")]
+    assert whys(found) == {("e", Why.ECONOMICS), ("g", Why.ECONOMICS), ("x", Why.ECONOMICS)}
 
 
 @pytest.mark.parametrize(

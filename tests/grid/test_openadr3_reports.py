@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from vppd.grid.openadr3_model import Event, Report, read
+from vppd.grid.openadr3_model import Event, Report
+from vppd.grid.openadr3_reading import read
 from vppd.grid.openadr3_reports import MOST_AT_ONCE, due_reports, report_body, unsupported
 from vppd.grid.openadr3_schedule import Why
 from vppd.model import Interval

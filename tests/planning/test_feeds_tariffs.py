@@ -56,6 +56,15 @@ async def test_a_price_is_said_once_and_again_before_it_is_stale() -> None:
     assert await told.values() == pytest.approx([0.3e-3] * 24)
 
 
+async def test_what_is_paid_for_export_is_a_series_of_its_own() -> None:
+    """EXPORT_PRICE is price/export, and the price of import beside it is another matter."""
+    told = Told(price(0.2), price(0.05, kind="EXPORT_PRICE"), series="price/export")
+    assert await told.values() == pytest.approx([0.05e-3] * 12)
+    told.tariffs = (price(0.2),)
+    with pytest.raises(Refused, match="tells no EXPORT_PRICE"):
+        await told.source.look()
+
+
 async def test_carbon_is_told_in_grams() -> None:
     """GHG is g/kWh, whatever the currency."""
     told = Told(price(400.0, 10.0, "GHG", "", "GHG"), series="carbon")
@@ -89,7 +98,6 @@ async def test_a_lost_server_says_nothing() -> None:
 @pytest.mark.parametrize(
     ("more", "complaint"),
     [
-        ({"series": "price/export"}, "not price/export"),
         ({"series": "load/main-a"}, "not load/main-a"),
         ({"unit": "per_mwh"}, "leave unit out"),
         ({"url": "https://a.example"}, "has no url"),

@@ -20,8 +20,8 @@ POWER_UNITS = ("w", "kw", "mw")
 PRICE_UNITS = ("per_wh", "per_kwh", "per_mwh")
 CARBON_UNITS = ("g_per_wh", "g_per_kwh", "kg_per_mwh", "lb_per_mwh")
 Unit = Literal["w", "kw", "mw", "per_wh", "per_kwh", "per_mwh", "g_per_wh", "g_per_kwh", "kg_per_mwh", "lb_per_mwh"]
-TARIFF_UNITS = {"price/import": "per_wh", "carbon": "g_per_wh"}
-"""What an OpenADR server tells (PRICE and GHG), in our own units."""
+TARIFF_UNITS = {"price/import": "per_wh", "price/export": "per_wh", "carbon": "g_per_wh"}
+"""What an OpenADR server tells (PRICE, EXPORT_PRICE and GHG), in our own units."""
 SECRET = ("token_file", "key_file", "password_file")
 HISTORY_STEP_S = 300.0
 TARIFF_STALE_S = 7_200.0
@@ -79,7 +79,7 @@ class ForecastFeedConfig(Table):
     def _complete(self) -> Self:
         if self.kind == "openadr" and self.unit != TARIFF_UNITS.get(self.series):
             why = "its unit too: leave unit out" if self.series in TARIFF_UNITS else f"not {self.series}"
-            raise ValueError(f"an OpenADR server tells {' and '.join(TARIFF_UNITS)}, {why}")
+            raise ValueError(f"an OpenADR server tells {', '.join(TARIFF_UNITS)}, {why}")
         wanted = {"file": "path", "http": "url", "mqtt": "topic"}.get(self.kind, "")
         if wanted and not getattr(self, wanted):
             raise ValueError(f"a feed of the kind {self.kind} needs {wanted}")

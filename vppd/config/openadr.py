@@ -23,7 +23,7 @@ class Relative(StrEnum):
     """What the sign of DISPATCH_SETPOINT_RELATIVE means: the specification does not settle it, the program must."""
 
     CHANGE = "change"
-    """A change of consumption: negative means less."""
+    """A change of consumption: negative means less, positive more."""
     SHED = "shed"
     """An amount to shed, never negative."""
 

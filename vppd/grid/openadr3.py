@@ -18,9 +18,11 @@ import structlog
 
 from vppd.config.openadr import OpenAdrConfig
 from vppd.errors import DeviceError, Refused, Unreachable
-from vppd.grid.openadr3_model import Event, Program, Reading, Unread
-from vppd.grid.openadr3_orders import PROTOCOL, Book, Changes, Plan, plan, reconcile
+from vppd.grid.openadr3_changes import Changes, reconcile
+from vppd.grid.openadr3_model import Event, Program
+from vppd.grid.openadr3_orders import PROTOCOL, Book, Plan, plan
 from vppd.grid.openadr3_payloads import Terms
+from vppd.grid.openadr3_reading import Reading, Unread
 from vppd.grid.openadr3_rest import Vtn
 from vppd.model import Event as LedgerEvent
 from vppd.model import Order
@@ -119,22 +121,27 @@ class Ven:
 
     async def fetch(self) -> None:
         """Replace the events in hand by the server's, all or none. Raises Unreachable, Refused or Garbled."""
-        self._fetched_s, naive = self._clock.mono_s(), self._config.naive_times
+        self._fetched_s = self._clock.mono_s()
         programs, unread = self._programs.read_all(await self._vtn.programs())
         ours = [p for p in programs if not self._config.programs or p.program_name in self._config.programs]
-        self._events = {p.id: self._events.get(p.id) or Reading(Event, naive) for p in ours}
-        events: dict[str, Event] = {}
+        self._events = {p.id: self._events.get(p.id) or Reading(Event, self._config.naive_times) for p in ours}
         odd: dict[str, Unread] = {entry.id: entry for entry in unread}
+        events: dict[str, Event] = {}
         for program in ours:
-            said = await self._vtn.events(program.id)
-            found, unread = await asyncio.to_thread(self._events[program.id].read_all, said)
-            events |= {event.id: event for event in found if event.program_id == program.id}
+            found, unread = await self._events_of(program)
+            events |= found
             odd |= {entry.id: entry for entry in unread}
         at = self._clock.now()
         seen = {event_id: self.book.seen.get(event_id, at) for event_id in events}
         book = Book(tuple(ours), tuple(events.values()), tuple(odd.values()), seen)
         self.book = self.book if book == self.book else book
         self.fetches, self.fetched_at = self.fetches + 1, at
+
+    async def _events_of(self, program: Program) -> tuple[dict[str, Event], tuple[Unread, ...]]:
+        """Return a program's events by id, and what makes no sense; a server may give us those of others as well."""
+        said = await self._vtn.events(program.id)
+        found, unread = await asyncio.to_thread(self._events[program.id].read_all, said)
+        return {event.id: event for event in found if event.program_id == program.id}, unread
 
     def plan(self) -> Plan:
         """Return what the events in hand ask now."""

@@ -128,20 +128,21 @@ def settings_of(
 
 def _address(uris: Iterable[Any], *, plaintext: bool) -> tuple[str, str, int]:
     """Return scheme, host and port of the best address: encrypted if there is one. Raises Refused when none will do."""
-    best: tuple[str, str, int] | None = None
-    for uri in uris:
-        try:
-            parts = urlsplit(str(uri))
-            found = (parts.scheme, parts.hostname or "", parts.port or PORTS.get(parts.scheme, 0))
-        except ValueError:
-            continue
-        if found[0] in ENCRYPTED and found[1]:
-            return found
-        if found[0] in PORTS and found[1] and plaintext:
-            best = best or found
-    if best is None:
+    named = [found for uri in uris if (found := _parts(str(uri))) is not None]
+    allowed = [found for found in named if plaintext or found[0] in ENCRYPTED]
+    if not allowed:
         raise Refused("the notifier has no address that is encrypted MQTT over TCP")
-    return best
+    return min(allowed, key=lambda found: found[0] not in ENCRYPTED)
+
+
+def _parts(uri: str) -> tuple[str, str, int] | None:
+    """Return scheme, host and port, None for what is no address of MQTT over TCP."""
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    return (parts.scheme, host, port or PORTS[parts.scheme]) if host and parts.scheme in PORTS else None
 
 
 def _certified(how: Mapping[str, Any]) -> ssl.SSLContext:

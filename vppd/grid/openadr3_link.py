@@ -16,10 +16,11 @@ import structlog
 from vppd.config.openadr import OpenAdrConfig
 from vppd.core.state import Decision
 from vppd.grid.openadr3 import Clock, Desk, News, Ven, carry_out
+from vppd.grid.openadr3_changes import Changes
 from vppd.grid.openadr3_config import terms_of, tls_of
-from vppd.grid.openadr3_doorbell import Doorbell, until_set
+from vppd.grid.openadr3_doorbell import Doorbell, Rings, until_set
 from vppd.grid.openadr3_figures import Outlooks, SiteFigures
-from vppd.grid.openadr3_orders import Changes, Plan, Tariff
+from vppd.grid.openadr3_orders import Plan, Tariff
 from vppd.grid.openadr3_reporter import Reporter
 from vppd.grid.openadr3_rest import open_vtn
 from vppd.grid.openadr3_schedule import Note
@@ -100,34 +101,29 @@ class OpenAdrLink:
 
     def view(self) -> dict[str, Any]:
         """Return the link, the plan and what is not applied of it, as plain JSON values."""
-        config, ven, bell, plan = self._config, self._ven, self._doorbell, self._news.plan if self._news else Plan()
-        rings = bell.rings if bell else None
+        plan, reporter = self._news.plan if self._news else Plan(), self._reporter
+        return self._server() | {
+            "hold": self._desk.hold(),
+            "orders": [_order(order) for order in plan.orders],
+            "tariffs": [_tariff(tariff) for tariff in plan.tariffs[:TARIFFS_SHOWN]],
+            "notes": [_note(note) for note in (*plan.notes, *self._changes.notes)],
+            "reports": {"sent": reporter.sent if reporter else 0, "waiting": reporter.waiting if reporter else 0},
+        }
+
+    def _server(self) -> dict[str, Any]:
+        ven = self._ven
         return {
-            "issuer": config.issuer,
-            "url": config.url,
+            "issuer": self._config.issuer,
+            "url": self._config.url,
             "lost": ven is not None and ven.lost,
             "known": self._news is not None and self._news.known,
             "fetches": ven.fetches if ven else 0,
             "fetched_at": _stamp(ven.fetched_at) if ven else None,
             "trouble": ven.trouble if ven else "",
-            "notifier": None if rings is None else {
-                "address": rings.address,
-                "topics": list(rings.topics),
-                "connections": rings.connections,
-                "messages": rings.messages,
-                "trouble": rings.trouble,
-            },
+            "notifier": _notifier(self._doorbell.rings) if self._doorbell else None,
             "programs": [p.program_name for p in ven.book.programs] if ven else [],
             "events": len(ven.book.events) if ven else 0,
-            "hold": self._desk.hold(),
-            "orders": [_order(order) for order in plan.orders],
-            "tariffs": [_tariff(tariff) for tariff in plan.tariffs[:TARIFFS_SHOWN]],
-            "notes": [_note(note) for note in (*plan.notes, *self._changes.notes)],
-            "reports": {
-                "sent": self._reporter.sent if self._reporter else 0,
-                "waiting": self._reporter.waiting if self._reporter else 0,
-            },
-        }  # fmt: skip
+        }
 
     async def _session(self, config: OpenAdrConfig) -> None:
         async with open_vtn(config, self._clock.mono_s) as vtn:
@@ -149,6 +145,16 @@ class OpenAdrLink:
         self._changes = await carry_out(self._desk, self._config.issuer, news, ahead)
         if self._ven is not None and self._doorbell is not None:
             self._doorbell.programs(program.id for program in self._ven.book.programs)
+
+
+def _notifier(rings: Rings) -> dict[str, Any]:
+    return {
+        "address": rings.address,
+        "topics": list(rings.topics),
+        "connections": rings.connections,
+        "messages": rings.messages,
+        "trouble": rings.trouble,
+    }
 
 
 def _order(order: Order) -> dict[str, Any]:

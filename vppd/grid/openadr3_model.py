@@ -1,106 +1,19 @@
-"""OpenADR 3.1 objects as frozen values: strict about what is acted on, tolerant about how it is spelt.
+"""OpenADR 3.1 objects as frozen values: strict about what is acted on, tolerant about the rest.
 
-Keys may be camelCase, as the specification has them, or snake_case, as the reference server publishes them over MQTT; null counts
-as absent and unknown keys are ignored. A time without a zone is read as UTC, or refused where ``NaiveTimes.REFUSE`` is asked for.
+Keys are in snake_case, as ``openadr3_reading`` makes them; unknown keys are ignored.
 """
 
 from __future__ import annotations
 
-import calendar
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Generic, TypeVar
+from datetime import datetime
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from vppd.config.openadr import NaiveTimes
-from vppd.errors import Garbled
+from vppd.grid.openadr3_times import Duration, parse_duration, parse_extent, parse_time
 
-BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
-"""A start of 0001-01-01: now, or right after the interval before."""
-ENDLESS_YEARS = 1000
-"""A duration of so many years or more means for ever; the specification writes P9999Y."""
-MOST_DEEP = 12
 MOST_INTERVALS = 10_000
-
-_DURATION = re.compile(
-    r"(-?)P(?=\d|T\d)(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?"
-)
-_TIME = re.compile(r"(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?)([Zz]|[+-]\d{2}:?\d{2})?)?")
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-
-
-@dataclass(frozen=True, slots=True)
-class Duration:
-    """An ISO 8601 duration of zero or more; months are the calendar's."""
-
-    months: int = 0
-    rest: timedelta = timedelta()
-
-    @property
-    def is_endless(self) -> bool:
-        """Say whether it means for ever."""
-        return self.months >= 12 * ENDLESS_YEARS
-
-    @property
-    def is_zero(self) -> bool:
-        """Say whether it is no time at all."""
-        return self.months == 0 and not self.rest
-
-    def after(self, at: datetime) -> datetime | None:
-        """Return the time so much later than ``at``; None when that is never."""
-        if self.is_endless:
-            return None
-        years, month = divmod(at.month - 1 + self.months, 12)
-        try:
-            day = min(at.day, calendar.monthrange(at.year + years, month + 1)[1])
-            return at.replace(year=at.year + years, month=month + 1, day=day) + self.rest
-        except (ValueError, OverflowError):
-            return None
-
-
-def parse_duration(value: Any) -> Duration:
-    """Return an ISO 8601 duration. Raises ValueError when it is none, or is negative."""
-    if isinstance(value, Duration):
-        return value
-    found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) and len(value) <= 64 else None
-    if found is None:
-        raise ValueError(f"{str(value)[:40]!r} is not an ISO 8601 duration")
-    years, months, weeks, days, hours, minutes = (int(part or 0) for part in found.groups()[1:7])
-    try:
-        rest = timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=float(found[8] or 0))
-    except OverflowError:
-        return Duration(months=12 * ENDLESS_YEARS)
-    duration = Duration(12 * years + months, rest)
-    if found[1] and not duration.is_zero:
-        raise ValueError(f"the duration {value!r} is negative")
-    return duration
-
-
-def parse_extent(value: Any) -> Duration:
-    """Return the size of a duration whatever its sign, as ``randomizeStart`` wants it. Raises ValueError."""
-    return parse_duration(value.strip().removeprefix("-") if isinstance(value, str) else value)
-
-
-def parse_time(value: Any, info: ValidationInfo) -> datetime:
-    """Return a time as UTC. Raises ValueError when it is none, or is naive where that is refused."""
-    if isinstance(value, datetime):
-        return value
-    found = _TIME.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None:
-        raise ValueError(f"{str(value)[:40]!r} is not an RFC 3339 time")
-    day, clock, zone = found.groups()
-    if day == "0001-01-01":
-        return BEGINNING
-    if zone is None and (info.context or {}).get("naive") is NaiveTimes.REFUSE:
-        raise ValueError(f"{value!r} has no time zone")
-    said = f"{day}T{clock or '00:00:00'}{(zone or '+00:00').upper()}"
-    try:
-        return datetime.fromisoformat(said).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{value!r} is not a time that exists") from error
 
 
 def _parse_stamp(value: Any) -> datetime | None:
@@ -278,78 +191,3 @@ class Notification(Read):
     object_type: Word
     operation: Word
     object: dict[str, Any] = Field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Unread:
-    """An object that makes no sense, and why."""
-
-    id: str
-    name: str
-    sentence: str
-
-
-R = TypeVar("R", bound=Read)
-
-
-def snake_keys(value: Any, depth: int = 0) -> Any:
-    """Return JSON with all keys in snake_case and without nulls. Raises Garbled when it is nested beyond reason."""
-    if depth > MOST_DEEP:
-        raise Garbled("the object is nested too deeply")
-    if isinstance(value, list):
-        return [snake_keys(entry, depth + 1) for entry in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        _HUMP.sub("_", str(key)).lower(): snake_keys(entry, depth + 1)
-        for key, entry in value.items()
-        if entry is not None
-    }
-
-
-def read(kind: type[R], raw: Any, naive: NaiveTimes = NaiveTimes.UTC) -> R:
-    """Return one object. Raises Garbled, naming the first thing that is wrong."""
-    if not isinstance(raw, dict):
-        raise Garbled(f"a {kind.__name__.lower()} must be an object")
-    try:
-        return kind.model_validate(snake_keys(raw), context={"naive": naive})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Garbled(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
-
-
-class Reading(Generic[R]):
-    """Reads lists of one kind again and again: an object that is said as before is the same one, at next to no cost."""
-
-    def __init__(self, kind: type[R], naive: NaiveTimes = NaiveTimes.UTC) -> None:
-        self._kind, self._naive = kind, naive
-        self._known: dict[str, tuple[Any, R]] = {}
-
-    def read_all(self, raw: Any) -> tuple[tuple[R, ...], tuple[Unread, ...]]:
-        """Return the objects of a list and those that make no sense: one of these must not hide the others.
-
-        Raises Garbled when it is no list.
-        """
-        if not isinstance(raw, list):
-            raise Garbled(f"the answer is no list of {self._kind.__name__.lower()}s")
-        known, found, unread = {}, list[R](), list[Unread]()
-        for entry in raw:
-            said = entry if isinstance(entry, dict) else {}
-            object_id = str(said.get("id", ""))
-            before = self._known.get(object_id)
-            try:
-                one = before[1] if before is not None and before[0] == entry else read(self._kind, entry, self._naive)
-            except Garbled as error:
-                name = said.get("eventName") or said.get("programName") or said.get("event_name") or ""
-                unread.append(Unread(object_id[:128], str(name)[:128], str(error)))
-            else:
-                known[object_id] = (entry, one)
-                found.append(one)
-        self._known = known
-        return tuple(found), tuple(unread)
-
-
-def read_all(kind: type[R], raw: Any, naive: NaiveTimes = NaiveTimes.UTC) -> tuple[tuple[R, ...], tuple[Unread, ...]]:
-    """Return the objects of one list as ``Reading`` does. Raises Garbled when it is no list."""
-    return Reading(kind, naive).read_all(raw)

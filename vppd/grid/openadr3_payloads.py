@@ -15,7 +15,7 @@ from vppd.grid.site import Grant, Site
 from vppd.model import OrderKind, Priority
 
 WATTS = {"W": 1.0, "KW": 1e3, "MW": 1e6}
-ECONOMIC = frozenset({"PRICE", "GHG"})
+ECONOMIC = frozenset({"PRICE", "EXPORT_PRICE", "GHG"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def ask_of(piece: Piece, program: Program, terms: Terms) -> Ask:
             return _simple(piece, terms)
         case "ALERT_GRID_EMERGENCY":
             return _emergency(piece, terms)
-        case "PRICE" | "GHG":
+        case "PRICE" | "EXPORT_PRICE" | "GHG":
             units, currency = _descriptor(piece, program)
             return Ask(None, tariff=(_number(piece), units, currency))
         case _:
@@ -114,14 +114,11 @@ def _power(piece: Piece, program: Program, terms: Terms) -> float:
 
 
 def _relative(piece: Piece, program: Program, terms: Terms) -> Ask:
-    if terms.relative is Relative.SHED:
-        shed_w = _power(piece, program, terms)
-    else:
-        shed_w = -_signed(piece, program, terms)
-        if shed_w < 0.0:
-            said = f"{-shed_w:g} W more consumption cannot be ordered; relative dispatches here are changes, less is negative"
-            raise Unfit(Why.NOT_SUPPORTED, said)
-    return Ask(OrderKind.REDUCE if shed_w else None, shed_w)
+    """Return a reduction or an increase, by the sign that the program has agreed: an amount to shed has none. Raises Unfit."""
+    shed_w = _power(piece, program, terms) if terms.relative is Relative.SHED else -_signed(piece, program, terms)
+    if not shed_w:
+        return Ask(None)
+    return Ask(OrderKind.REDUCE if shed_w > 0.0 else OrderKind.INCREASE, abs(shed_w))
 
 
 def _simple(piece: Piece, terms: Terms) -> Ask:

@@ -14,8 +14,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from vppd.grid.fields import stamp
-from vppd.grid.openadr3_model import BEGINNING, Event, Period, ReportDescriptor
-from vppd.grid.openadr3_schedule import Note, Scene, Why, unroll
+from vppd.grid.openadr3_model import Event, Period, ReportDescriptor
+from vppd.grid.openadr3_schedule import Note, Scene, Why
+from vppd.grid.openadr3_times import BEGINNING
+from vppd.grid.openadr3_unroll import unroll
 from vppd.model import Interval
 
 _NAMED = re.compile(r"-(\d{4}-\d{2}-\d{2}T[\d:.]+Z)$")

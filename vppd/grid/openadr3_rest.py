@@ -81,11 +81,7 @@ class Vtn:
                 said = await self._ask("GET", f"/notifiers/mqtt/topics/{path}")
             except Refused:
                 continue
-            topics = said.get("topics") if isinstance(said, dict) else None
-            if not isinstance(topics, dict):
-                continue
-            named = [topics[key] for key in OPERATIONS if topics.get(key)] or [topics.get("ALL")]
-            found.update(dict.fromkeys(str(topic) for topic in named if topic))
+            found.update(dict.fromkeys(_topics(said)))
         return tuple(found)
 
     async def notifiers(self) -> dict[str, Any]:
@@ -220,12 +216,24 @@ class Vtn:
             said = json.loads(body) if body else None
         except (ValueError, RecursionError) as error:
             raise Garbled(f"{asked}: the answer is not JSON") from error
-        tag = response.headers.get("ETag", "")
-        if key and tag:
-            self._tags[key] = (tag, said)
-            while len(self._tags) > 64:
-                self._tags.pop(next(iter(self._tags)))
+        self._remember(key, response.headers.get("ETag", ""), said)
         return said
+
+    def _remember(self, key: str, tag: str, said: Any) -> None:
+        """Keep an answer, so that the server need not give it again while it is as it was."""
+        if not key or not tag:
+            return
+        self._tags[key] = (tag, said)
+        while len(self._tags) > 64:
+            self._tags.pop(next(iter(self._tags)))
+
+
+def _topics(said: Any) -> list[str]:
+    topics = said.get("topics") if isinstance(said, dict) else None
+    if not isinstance(topics, dict):
+        return []
+    named = [topics[key] for key in OPERATIONS if topics.get(key)] or [topics.get("ALL")]
+    return [str(topic) for topic in named if topic]
 
 
 def _ids(page: list[Any]) -> list[Any]:

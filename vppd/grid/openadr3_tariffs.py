@@ -10,8 +10,9 @@ import numpy as np
 from vppd.grid.openadr3_orders import Tariff
 from vppd.snapshot import Floats
 
-SERIES = {"PRICE": "price/import", "GHG": "carbon"}
+SERIES = {"PRICE": "price/import", "EXPORT_PRICE": "price/export", "GHG": "carbon"}
 """Payload type -> series."""
+CARBON = "carbon"
 WATT_HOURS = {"WH": 1.0, "KWH": 1e3, "MWH": 1e6}
 GRAMS_PER_KWH = ("GHG", "G/KWH")
 """Units of a carbon intensity: the specification has GHG for g/kWh."""
@@ -47,7 +48,8 @@ def _readable(tariffs: Iterable[Tariff], currency: str) -> Iterator[tuple[str, T
         if name is None or (key := (entry.payload_type, entry.interval, entry.event_id)) in seen:
             continue
         seen.add(key)
-        if entry.payload_type == "GHG" and units in GRAMS_PER_KWH:
-            yield name, entry, entry.value / 1e3
-        if entry.payload_type == "PRICE" and units in WATT_HOURS and entry.currency.upper() == currency.upper():
+        if name == CARBON:
+            if units in GRAMS_PER_KWH:
+                yield name, entry, entry.value / 1e3
+        elif units in WATT_HOURS and entry.currency.upper() == currency.upper():
             yield name, entry, entry.value / WATT_HOURS[units]

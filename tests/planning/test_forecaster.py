@@ -185,10 +185,11 @@ class Chatter:
     """Feeds that say something when told to."""
 
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    issued_at: list[str | None] = field(default_factory=list)
 
     def view(self) -> list[dict[str, Any]]:
-        """Return nothing to see."""
-        return []
+        """Return when each feed spoke last."""
+        return [{"issued_at": at} for at in self.issued_at]
 
 
 async def ran(rig: Rig, path: Path, until: Callable[[], bool]) -> None:
@@ -242,6 +243,24 @@ async def test_news_of_a_feed_begin_a_round(path: Path) -> None:
     await asyncio.wait({talking})
     apart_s = [(b - a).total_seconds() for a, b in pairwise(moments)]
     assert all(module.APART_S <= s <= module.APART_S + 2.0 for s in apart_s), apart_s
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(("speaks_after_s", "waits_s"), [(1.0, 1.0), (60.0, module.FIRST_WORDS_S)])
+async def test_the_first_round_hears_feeds_that_speak_soon(path: Path, speaks_after_s: float, waits_s: float) -> None:
+    """What a feed says right after the start is in the first round; one that stays silent holds up nothing for long."""
+    clock, moments, feeds = LoopClock(NOW), list[datetime](), Chatter(issued_at=["2026-03-01", None])
+
+    async def speak() -> None:
+        await asyncio.sleep(speaks_after_s)
+        feeds.issued_at = ["2026-03-01", "2026-03-01"]
+        feeds.changed.set()
+
+    speaking = asyncio.create_task(speak())
+    await ran(Rig(clock, noting(clock, moments), feeds), path, lambda: len(moments) >= 1)
+    speaking.cancel()
+    await asyncio.wait({speaking})
+    assert (moments[0] - NOW).total_seconds() == pytest.approx(waits_s, abs=0.1)
 
 
 @pytest.mark.looptime

@@ -38,6 +38,8 @@ HEARD_WITHIN_S = 60.0
 """The first round waits no longer than this for something measured. [s]"""
 CHOSEN_S = 6 * 3_600.0
 """All methods are tried on a series so often; in between the best one is kept, which takes a third of the time. [s]"""
+FIRST_WORDS_S = 3.0
+"""Nor longer than this for feeds that have said nothing yet: what is planned without them would be planned anew at once. [s]"""
 AFTER_S = 3.0
 """A round begins so long after its step, so that what was measured is in the history. [s]"""
 FEED = "feed:"
@@ -115,11 +117,20 @@ class Forecaster:
         with suppress(TimeoutError):
             async with asyncio.timeout(HEARD_WITHIN_S):
                 await self._recorder.heard.wait()
+        await self._first_words()
         while True:
             if self._feeds is not None:
                 self._feeds.changed.clear()
             await self.round()
             await self._pause()
+
+    async def _first_words(self) -> None:
+        """Return when every feed has said something, or soon."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_WORDS_S):
+                while self._feeds is not None and any(feed["issued_at"] is None for feed in self._feeds.view()):
+                    self._feeds.changed.clear()
+                    await self._feeds.changed.wait()
 
     async def round(self) -> None:
         """Make forecasts once; when that fails the old ones stay, and ``fault`` says why."""

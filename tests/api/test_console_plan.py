@@ -68,3 +68,17 @@ def test_an_old_plan_says_so() -> None:
     assert "out of date; no newer one: no answer within 50 s" in text
     assert "could not be had: award a1" in text
     assert "1.0 kWh missed their deadline" in text
+
+
+def test_green_rules_are_told_as_they_stand() -> None:
+    """Of each rule that is asked for: what the period has so far, and what is asked."""
+    green = {
+        "period": "year",
+        "of": "compute",
+        "so_far": {"share_of_load_frac": 0.412, "self_use_frac": None},
+        "asked": {"share_of_load_frac": 0.3, "self_use_frac": 0.6},
+    }
+    text = printed(a_plan(green=green))
+    assert "Green, this year so far: 41% of the compute from renewables, 30% asked for" in text
+    assert "nothing measured of PV and wind used on site, 60% asked for" in text
+    assert "Green" not in printed(a_plan(green=None))

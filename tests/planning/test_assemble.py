@@ -215,14 +215,14 @@ def test_an_order_is_kept_free_in_the_plan() -> None:
 def test_green_rules_and_the_billed_peak_go_in() -> None:
     """What the billing period and the supply contract ask is part of the problem."""
     terms = PlanningConfig(
-        demand_charge_per_w=0.12, billed_peak_w=5e5, green_load_frac=0.1, green_self_use_frac=0.6, green_window_h=12.0,
+        demand_charge_per_w=0.12, billed_peak_w=5e5, green_load_frac=0.1, green_self_use_frac=0.6, green_period="hour",
         green_shortfall_cost_per_mwh=300.0, carbon_cost_per_t=50.0,
     )  # fmt: skip
     world = world_at()
     series = a_day() | {"carbon": outlook("carbon", flat(0.4))}
     problem = assemble(replace(moment_of(world), peak_w=6e5), world.plant, series, (), {}, terms, STEP_S)
     assert problem.document["demand_charge"] == {"cost_per_w": 0.12, "billed_peak_w": 6e5}
-    assert problem.document["green"]["window_steps"] == 48
+    assert problem.document["green"]["window_steps"] == 4
     assert problem.document["green"]["shortfall_cost_per_wh"] == pytest.approx(3e-4)
     assert problem.document["carbon_cost_per_g"] == pytest.approx(5e-5)
     assert answered(problem.document)["status"] == "optimal"

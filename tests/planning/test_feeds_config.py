@@ -105,6 +105,7 @@ def test_paths_are_those_of_the_configuration(tmp_path: Path) -> None:
         ("generation/poi", "kw", "there is no series generation/poi (allowed: pv-1)"),
         ("load/main-b", "kw", "there is no series load/main-b (allowed: main-a)"),
         ("compute/hall/tier2", "kw", "there is no series compute/hall (allowed: none"),
+        ("contract/wind", "kw", "(allowed: none: there is no entry in planning.contracts with a series contract/"),
     ],
 )
 def test_a_series_must_be_of_the_plant(tmp_path: Path, series: str, unit: str, complaint: str) -> None:
@@ -113,6 +114,16 @@ def test_a_series_must_be_of_the_plant(tmp_path: Path, series: str, unit: str, c
     found, _ = written(tmp_path, text)
     assert any(complaint in problem for problem in found), found
     assert any("a table [forecast.feeds.broker], or [grid]" in problem for problem in found), found
+
+
+def test_a_contract_needs_a_feed(tmp_path: Path) -> None:
+    """Of a contract somebody has to tell what it produces; a feed of a contract that is named is fine."""
+    feed = '[[forecast.feeds]]\nname="s"\nseries="contract/wind"\nkind="http"\nurl="https://a.example/x"\nunit="mw"\n'
+    assert written(tmp_path, feed + '[planning]\ncontracts=["wind"]\n')[0] == []
+    (problem,) = written(tmp_path, feed + '[planning]\ncontracts=["wind", "sun"]\n')[0]
+    assert "planning.contracts: no feed tells contract/sun" in problem
+    found = written(tmp_path, feed + '[planning]\ncontracts=["wind", "wind"]\n')[0]
+    assert "'wind' is named twice" in found[0]
 
 
 def test_files_are_looked_for_before_the_start(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ def plan_table(found: Mapping[str, Any], console: Console | None = None) -> None
     """Print the plan: import, renewable output, price, and what each cluster and battery is to do, hour by hour."""
     out = console or Console()
     out.print(_head(found))
+    for line in _green_rules(found.get("green")):
+        out.print(line, markup=False)
     for line in (*found["missing"], *(f"could not be had: {name}" for name in found["conflicts"])):
         out.print(f"  {line}", markup=False)
     if not found["steps"]:
@@ -51,6 +53,21 @@ def _head(found: Mapping[str, Any]) -> str:
     old = f"; no newer one: {found['reason']}" if found["reason"] else ""
     cost = "" if found["cost"] is None else f", costs {found['cost']:.2f}"
     return f"Plan of {_at(found['made_at'])}: {found['status']}{cost}, {followed}{old}"
+
+
+def _green_rules(green: Mapping[str, Any] | None) -> Iterable[str]:
+    """Yield how each green rule stands in the period so far."""
+    if green is None:
+        return
+    words = {
+        "share_of_load_frac": f"of the {green['of']} from renewables",
+        "self_use_frac": "of PV and wind used on site",
+    }
+    for key, what in words.items():
+        so_far, asked = green["so_far"][key], green["asked"][key]
+        if asked is not None:
+            known = "nothing measured" if so_far is None else f"{so_far:.0%}"
+            yield f"Green, this {green['period']} so far: {known} {what}, {asked:.0%} asked for"
 
 
 def _waiting(found: Mapping[str, Any], out: Console) -> None:

@@ -15,7 +15,9 @@ from vppd.config.grid import BrokerConfig
 from vppd.config.table import Name, Problem, Table
 from vppd.model import Kind
 
-SERIES = re.compile(r"^(load/[^/]+|generation/[^/]+|compute/[^/]+(/tier[0-3])?|price/(import|export)|carbon)$")
+SERIES = re.compile(
+    r"^(load/[^/]+|generation/[^/]+|compute/[^/]+(/tier[0-3])?|contract/[^/]+|price/(import|export)|carbon)$"
+)
 POWER_UNITS = ("w", "kw", "mw")
 PRICE_UNITS = ("per_wh", "per_kwh", "per_mwh")
 CARBON_UNITS = ("g_per_wh", "g_per_kwh", "kg_per_mwh", "lb_per_mwh")
@@ -34,8 +36,8 @@ class ForecastFeedConfig(Table):
 
     name: Name
     series: str
-    """``load/{feed}``, ``generation/{asset}``, ``compute/{asset}``, ``compute/{asset}/tier{k}``, ``price/import``,
-    ``price/export`` or ``carbon``."""
+    """``load/{feed}``, ``generation/{asset}``, ``compute/{asset}``, ``compute/{asset}/tier{k}``,
+    ``contract/{name}`` (of ``[planning]``), ``price/import``, ``price/export`` or ``carbon``."""
     kind: Literal["file", "http", "mqtt", "openadr"]
     unit: Unit
     """Of ``openadr`` the server says it."""
@@ -71,7 +73,8 @@ class ForecastFeedConfig(Table):
     def _known(cls, series: str) -> str:
         if not SERIES.match(series):
             raise ValueError(
-                "allowed: load/FEED, generation/ASSET, compute/ASSET, compute/ASSET/tierK, price/import, price/export, carbon"
+                "allowed: load/FEED, generation/ASSET, compute/ASSET, compute/ASSET/tierK, contract/NAME, price/import, "
+                "price/export, carbon"
             )
         return series
 
@@ -154,6 +157,7 @@ def feed_problems(
     feeds: Sequence[ForecastFeedConfig],
     tags: Sequence[str],
     kinds: Mapping[str, Kind],
+    contracts: Sequence[str] = (),
     *,
     has_grid: bool,
     has_openadr: bool,
@@ -163,13 +167,14 @@ def feed_problems(
         "load": list(tags),
         "generation": [name for name, kind in kinds.items() if kind in (Kind.PV, Kind.WIND)],
         "compute": [name for name, kind in kinds.items() if kind is Kind.CLUSTER],
+        "contract": list(contracts),
     }
     found = []
     for i, feed in enumerate(feeds):
         what, _, rest = feed.series.partition("/")
         name = rest.partition("/")[0]
         if what in known and name not in known[what]:
-            allowed = ", ".join(known[what]) or f"none: there is no asset with a series {what}/"
+            allowed = ", ".join(known[what]) or f"none: there is no {_OWNER[what]} with a series {what}/"
             found.append(Problem(f"forecast.feeds[{i}].series", f"there is no series {what}/{name}", allowed))
         if feed.kind == "mqtt" and feed.broker is None and not has_grid:
             found.append(
@@ -181,6 +186,9 @@ def feed_problems(
             found.append(Problem(f"forecast.feeds[{i}].kind", "there is no OpenADR server", "a table [openadr]"))
         found += _files(f"forecast.feeds[{i}]", feed)
     return found
+
+
+_OWNER = {"load": "feed", "generation": "asset", "compute": "asset", "contract": "entry in planning.contracts"}
 
 
 def _files(where: str, feed: ForecastFeedConfig) -> list[Problem]:

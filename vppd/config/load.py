@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,17 +116,37 @@ def _references(config: Config) -> list[Problem]:
     return [*_names(config), *_grants(config), *_files(config), *_planned(config)]
 
 
+def _foretold(config: Config, forecast: ForecastConfig) -> list[Problem]:
+    """Return what is wrong with who tells what."""
+    kinds = {asset.id: asset.kind for asset in config.assets}
+    tags = [feed.tag for feed in config.feeds]
+    contracts = config.planning.contracts if config.planning is not None else ()
+    has_grid, has_openadr = config.grid is not None, config.openadr is not None
+    found = feed_problems(forecast.feeds, tags, kinds, contracts, has_grid=has_grid, has_openadr=has_openadr)
+    return found + _unfed(forecast, contracts)
+
+
+def _unfed(forecast: ForecastConfig, contracts: Sequence[str]) -> list[Problem]:
+    """Return the contracts whose production nobody tells."""
+    told = [feed.series for feed in forecast.feeds]
+    return [
+        Problem(
+            "planning.contracts",
+            f"no feed tells contract/{name}",
+            f'[[forecast.feeds]] with series = "contract/{name}"',
+        )
+        for name in contracts
+        if f"contract/{name}" not in told
+    ]
+
+
 def _planned(config: Config) -> list[Problem]:
     """Return what is asked for without what it rests on."""
     found = []
     if config.planning is not None and config.forecast is None:
         found.append(Problem("planning", "nothing can be planned without forecasts", "a table [forecast]"))
     if config.forecast is not None:
-        kinds = {asset.id: asset.kind for asset in config.assets}
-        tags = [feed.tag for feed in config.feeds]
-        found += feed_problems(
-            config.forecast.feeds, tags, kinds, has_grid=config.grid is not None, has_openadr=config.openadr is not None
-        )
+        found += _foretold(config, config.forecast)
     if config.market is not None and config.planning is None:
         found.append(Problem("market", "nothing can be sold without a plan", "a table [planning]"))
     if config.market is not None and config.grid is None:

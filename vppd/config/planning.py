@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from vppd.config.table import Fraction, NonNegative, Table
+from vppd.config.table import Fraction, Name, NonNegative, Table
 
 Hours = Annotated[float, Field(ge=0.0, le=72.0)]
+GreenPeriod = Literal["hour", "day", "month", "year"]
 
 
 class PlanningConfig(Table):
@@ -36,13 +37,25 @@ class PlanningConfig(Table):
     billed_peak_w: NonNegative = 0.0
     """The peak that is billed already; what was measured since the start counts as well. [W]"""
     green_load_frac: Fraction | None = None
-    """At least this part of the load is to come from the site's own renewables. [0-1]"""
+    """At least this part of the load is to come from renewables, the site's own or contracted ones. [0-1]"""
     green_self_use_frac: Fraction | None = None
     """At least this part of what they could give is to be used on site. [0-1]"""
-    green_window_h: Annotated[float, Field(ge=1.0, le=72.0)] = 24.0
-    """Both are judged over windows of this length. [h]"""
+    green_period: GreenPeriod = "day"
+    """Both are judged over periods of the calendar, in the time zone of ``[forecast]``, with what they hold already."""
+    green_of: Literal["load", "compute"] = "load"
+    """What the part of the load is of: all that is consumed, or the clusters alone."""
+    contracts: tuple[Name, ...] = ()
+    """Renewables elsewhere that are bought as they produce; of each a feed tells ``contract/NAME``."""
     green_shortfall_cost_per_mwh: NonNegative | None = None
     """What a MWh short of either is worth avoiding; without it the rules come before all cost."""
+
+    @field_validator("contracts")
+    @classmethod
+    def _once(cls, contracts: tuple[str, ...]) -> tuple[str, ...]:
+        for name in contracts:
+            if contracts.count(name) > 1:
+                raise ValueError(f"{name!r} is named twice")
+        return contracts
 
     @model_validator(mode="after")
     def _tiers(self) -> Self:

@@ -50,6 +50,8 @@ class Assembled:
     """What there was no forecast for, and what was done about it."""
     price_import_per_wh: Floats
     """(h,) as foreseen."""
+    contracted_w: Floats
+    """(h,) what contracted renewables are expected to produce, as far as a green rule asks. [W]"""
 
     @property
     def step_h(self) -> float:
@@ -91,6 +93,7 @@ def assemble(
         chunks=tuple(parts.chunks),
         missing=tuple(known.missing),
         price_import_per_wh=price_import_per_wh[: known.steps],
+        contracted_w=np.asarray(document.get("green", {}).get("contracted_w", np.zeros(known.steps)))[: known.steps],
     )
 
 

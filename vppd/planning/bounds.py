@@ -11,6 +11,7 @@ import numpy as np
 from vppd.core.headroom import members, sustained_s
 from vppd.model import Interval, Obligation, OrderKind
 from vppd.planning.deferral import SECONDS
+from vppd.planning.green_rule import green_rule
 from vppd.planning.known import Known, Parts
 from vppd.snapshot import Bools, Floats
 
@@ -29,7 +30,7 @@ def limits(known: Known, parts: Parts) -> dict[str, Any]:
         billed_w = max(terms.billed_peak_w, known.moment.peak_w)
         found["demand_charge"] = {"cost_per_w": terms.demand_charge_per_w, "billed_peak_w": billed_w}
     if terms.green_load_frac is not None or terms.green_self_use_frac is not None:
-        found["green"] = _green(known)
+        found["green"] = green_rule(known, parts, known.moment.green)
     return found
 
 
@@ -54,16 +55,6 @@ def _range(known: Known, node: int) -> dict[str, Any]:
         "import_max_w": max(float(known.plant.node_upper_w[node]) * part, 0.0),
         "export_max_w": max(-float(known.plant.node_lower_w[node]) * part, 0.0),
     }
-
-
-def _green(known: Known) -> dict[str, Any]:
-    terms = known.terms
-    rules = {"share_of_load_frac": terms.green_load_frac, "self_use_frac": terms.green_self_use_frac}
-    found: dict[str, Any] = {key: value for key, value in rules.items() if value is not None}
-    found["window_steps"] = min(max(int(terms.green_window_h / known.step_h), 1), known.steps)
-    if terms.green_shortfall_cost_per_mwh is not None:
-        found["shortfall_cost_per_wh"] = terms.green_shortfall_cost_per_mwh / 1e6
-    return found
 
 
 def _ordered(known: Known, parts: Parts) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from vppd.config.planning import PlanningConfig
 from vppd.core.forecast.outlook import MEDIAN_FRAC, Outlook
 from vppd.core.state import Decision
 from vppd.planning.deferral import SECONDS, Chunk
+from vppd.planning.green_account import GreenAccount
 from vppd.snapshot import Floats, Plant, Snapshot
 
 LEAST_STEPS = 4
@@ -28,6 +29,8 @@ class Moment:
     """(n,) energy at the beginning of the present step, NaN where not known; None: as much as now. [Wh]"""
     peak_w: float = 0.0
     """The highest import of a step so far. [W]"""
+    green: GreenAccount | None = None
+    """What the green rules have in this period so far; None where there are none, or nothing is counted."""
 
 
 @dataclass(slots=True, eq=False)

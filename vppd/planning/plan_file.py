@@ -1,4 +1,4 @@
-"""What the planner must not forget in a restart: work that waits for its deadline, and the peak that will be billed."""
+"""What the planner must not forget in a restart: work that waits for its deadline, the peak that will be billed, the green account."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from vppd.errors import Garbled
 from vppd.planning.deferral import Key, Ledger, Owed
+from vppd.planning.green_account import GreenAccount
 
 LONGEST = 100_000
 """More entries than this were never written by us."""
@@ -23,6 +24,7 @@ class Kept:
     month: str
     """The billing period of the peak, as in 2026-03."""
     peak_w: float
+    green: GreenAccount | None = None
 
 
 def packed(kept: Kept) -> bytes:
@@ -38,6 +40,7 @@ def packed(kept: Kept) -> bytes:
         "late_wh": kept.ledger.late_wh,
         "month": kept.month,
         "peak_w": kept.peak_w,
+        "green": None if kept.green is None else kept.green.to_body(),
     }
     return json.dumps(body).encode()
 
@@ -48,7 +51,8 @@ def unpacked(blob: bytes) -> Kept:
         body: dict[str, Any] = json.loads(blob)
         owed = dict(_entry(row) for row in body["owed"][:LONGEST])
         ledger = Ledger(owed, float(body["deferred_wh"]), float(body["late_wh"]))
-        return Kept(ledger, str(body["month"]), float(body["peak_w"]))
+        green = GreenAccount.from_body(body["green"]) if body.get("green") else None
+        return Kept(ledger, str(body["month"]), float(body["peak_w"]), green)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Garbled(f"what waits cannot be read: {error}") from error
 

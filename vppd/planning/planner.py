@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Never
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import structlog
@@ -23,6 +24,7 @@ from vppd.model import Obligation
 from vppd.planning.answer import Plan, plan_of, wishes
 from vppd.planning.assemble import assemble
 from vppd.planning.deferral import SECONDS, Ledger, Measured, settled
+from vppd.planning.green_account import GreenAccount, account_at, counted, green_view
 from vppd.planning.known import Moment
 from vppd.planning.plan_file import Kept, packed, read
 from vppd.planning.plan_view import plan_view
@@ -42,6 +44,8 @@ AGAIN_S = 60.0
 STALE_S = 3600.0
 """A plan that nobody could renew for so long is followed no longer. [s]"""
 
+UTC_ZONE = ZoneInfo("UTC")
+
 log = structlog.get_logger()
 
 Solve = Callable[[str, Mapping[str, Any], float], Awaitable[Any]]
@@ -60,10 +64,11 @@ class Planner:
         clock: Clock,
         solve: Solve = apart,
         file: Path | None = None,
+        zone: ZoneInfo = UTC_ZONE,
     ) -> None:
-        """``step_s``: of the forecasts' grid [s]; ``obligations``: those that are not over at a moment.
+        """``step_s``: of the forecasts' grid [s]; ``obligations``: those that are not over at a moment; ``zone``: of the calendar.
 
-        ``file`` keeps what waits, and the peak that will be billed, over a restart.
+        ``file`` keeps what waits, the peak that will be billed and the green account over a restart.
         """
         self._config, self._step_s, self._plant, self._clock = config, step_s, plant, clock
         self._outlook, self._obligations, self._solve = outlook, obligations, solve
@@ -78,6 +83,8 @@ class Planner:
         """Compute that waits, and how that has gone."""
         self.reason = "waits for the first readings"
         """Why there is no new plan; empty when there is."""
+        self._zone = zone
+        self._green: GreenAccount | None = None
         self.rounds = 0
         self.took_s = 0.0
         """The last round, all in all. [s]"""
@@ -85,6 +92,21 @@ class Planner:
         self._restore()
 
     # ---- what others ask -------------------------------------------------------------------------------------------
+
+    @property
+    def newest(self) -> Plan | None:
+        """Return the newest plan, whether or not it can still be believed."""
+        return self._plan
+
+    @property
+    def in_force(self) -> bool:
+        """Say whether there is a plan that can be believed."""
+        return self.timetable is not None
+
+    @property
+    def last_step(self) -> Step | None:
+        """Return the step that ended last, planned and measured."""
+        return self._tally.steps[-1] if self._tally.steps else None
 
     @property
     def timetable(self) -> Timetable | None:
@@ -131,13 +153,14 @@ class Planner:
         now = self._clock.now()
         head = {
             "at": now.isoformat(),
-            "in_force": self.timetable is not None,
+            "in_force": self.in_force,
             "economics": self._config.economics,
             "reason": self.reason,
             "rounds": self.rounds,
             "took_s": round(self.took_s, 3),
         }
-        return head | plan_view(self._plan, list(self._tally.steps), self.ledger, self._plant, now)
+        green = {"green": green_view(self._green_at(now), self._config)}
+        return head | green | plan_view(self._plan, list(self._tally.steps), self.ledger, self._plant, now)
 
     # ---- planning --------------------------------------------------------------------------------------------------
 
@@ -164,7 +187,7 @@ class Planner:
             self.reason = "waits for the first forecasts"  # as every start does: nothing to warn of
             return
         began_s, now = self._clock.mono_s(), self._clock.now()
-        moment = Moment(*self._last, self._tally.stored_wh, self._tally.peak_w)
+        moment = Moment(*self._last, self._tally.stored_wh, self._tally.peak_w, self._green_at(now))
         sold = [o for o in self._obligations(now) if not o.is_over(now)]
         try:
             problem = assemble(moment, self._plant, self._outlook(), sold, self.ledger.owed, self._config, self._step_s)
@@ -198,7 +221,19 @@ class Planner:
             self.ledger, index or 0, chunks, _measured(step, self._plant), budgets,
             start + timedelta(seconds=self._step_s), self._step_s / SECONDS,
         )  # fmt: skip
+        account = self._green_at(start)
+        if account is not None:
+            contracted_w = 0.0 if plan is None or index is None else float(plan.assembled.contracted_w[index])
+            hours = self._step_s / SECONDS
+            self._green = counted(account, step, contracted_w, hours, self._plant, self._config)
         self._unwritten = True
+
+    def _green_at(self, at: datetime) -> GreenAccount | None:
+        """Return the green account of the period that a moment lies in, None where no rule asks for one."""
+        terms = self._config
+        if terms.green_load_frac is None and terms.green_self_use_frac is None:
+            return None
+        return account_at(self._green, at, terms.green_period, self._zone)
 
     def _restore(self) -> None:
         """Go on with what an earlier process left."""
@@ -212,12 +247,13 @@ class Planner:
         if kept is not None:
             self.ledger = kept.ledger
             self._tally.month, self._tally.peak_w = kept.month, kept.peak_w
+            self._green = kept.green
 
     async def _keep(self) -> None:
         if self._file is None or not self._unwritten:
             return
         self._unwritten = False
-        blob = packed(Kept(self.ledger, self._tally.month, self._tally.peak_w))
+        blob = packed(Kept(self.ledger, self._tally.month, self._tally.peak_w, self._green))
         try:
             await asyncio.to_thread(write, self._file, blob)
         except OSError as error:

@@ -64,10 +64,13 @@ class GreenBefore:
     used_wh: float = 0.0
     available_wh: float = 0.0
     load_wh: float = 0.0
+    contracted_wh: float = 0.0
 
     def missing_wh(self, key: str, frac: float) -> float:
         """Return by how much the rule of this name was missed, below 0 where there is something in hand. [Wh]"""
-        return frac * (self.load_wh if key == "share_of_load_frac" else self.available_wh) - self.used_wh
+        if key == "share_of_load_frac":
+            return frac * self.load_wh - self.used_wh - self.contracted_wh
+        return frac * self.available_wh - self.used_wh
 
 
 @dataclass(frozen=True, slots=True)

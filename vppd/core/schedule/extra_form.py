@@ -123,7 +123,9 @@ def _before(green: Table) -> GreenBefore:
     if not green.has("before"):
         return GreenBefore()
     table = green.table("before")
-    found = GreenBefore(**{key: table.number(key, lower=0.0) for key in ("used_wh", "available_wh", "load_wh")})
+    contracted_wh = table.number("contracted_wh", lower=0.0, value=0.0)
+    used_wh, available_wh, load_wh = (table.number(key, lower=0.0) for key in ("used_wh", "available_wh", "load_wh"))
+    found = GreenBefore(used_wh, available_wh, load_wh, contracted_wh)
     table.done()
     return found
 

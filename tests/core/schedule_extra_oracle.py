@@ -90,7 +90,7 @@ def _green(problem: Json, answer: Json) -> Iterator[tuple[str, float, float]]:
     for window in window_steps(problem) if rules else []:
         before = rules.get("before", {}) if not window.start else {}
         used, load, available = (before.get(f"{of}_wh", 0.0) / step_h for of in ("used", "load", "available"))
-        matched = 0.0
+        matched = before.get("contracted_wh", 0.0) / step_h
         for t in window:
             matched += min(max(0.0, answer["import_w"][t]), rules.get("contracted_w", {t: 0.0})[t])
             used += sum(series[t] for series in answer["renewables"].values()) - max(0.0, -answer["import_w"][t])
@@ -233,7 +233,8 @@ class FurtherRows:
                     continue
                 fill = self._share if of == "load_wh" else self._own
                 terms, least = fill(window, rules[key], matched)
-                least += (rules[key] * before.get(of, 0.0) - before.get("used_wh", 0.0)) / 1e3
+                had = before.get("used_wh", 0.0) + before.get("contracted_wh", 0.0) * (of == "load_wh")
+                least += (rules[key] * before.get(of, 0.0) - had) / 1e3
                 if "shortfall_cost_per_wh" in rules:
                     terms[self.to.add(0.0, np.inf, rules["shortfall_cost_per_wh"] * 1e3)] = 1.0
                 self.to.row(least, np.inf, terms)

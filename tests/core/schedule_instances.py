@@ -288,7 +288,7 @@ def _any_green(draw: st.DrawFn, steps: int) -> Json:
         found["shortfall_cost_per_wh"] = draw(st.sampled_from([1e-5, 1e-3]))
     if draw(st.booleans()):
         energy = st.sampled_from([0.0, 100.0, 500.0, 2000.0])
-        found["before"] = {f"{of}_wh": draw(energy) for of in ("used", "available", "load")}
+        found["before"] = {f"{of}_wh": draw(energy) for of in ("used", "available", "load", "contracted")}
     return found
 
 

@@ -276,6 +276,8 @@ def test_what_a_year_has_in_hand_counts() -> None:
     before = {"used_wh": 500.0, "available_wh": 600.0, "load_wh": 600.0}
     ahead = scheduled(sunny(green={"share_of_load_frac": 0.5, "before": before}))
     assert ahead["cost"] == pytest.approx(scheduled(sunny(green={"share_of_load_frac": 0.0}))["cost"])
+    lent = {"used_wh": 0.0, "contracted_wh": 500.0}
+    assert scheduled(sunny(green={"share_of_load_frac": 0.5, "before": before | lent}))["cost"] == ahead["cost"]
     behind = scheduled(sunny(green={"share_of_load_frac": 0.5, "before": before | {"used_wh": 250.0}}))
     assert behind["green"]["share_of_load_frac"] == pytest.approx(0.625, abs=1e-4)
 

@@ -282,15 +282,19 @@ async def test_a_reload_takes_a_grant_away(tmp_path: Path) -> None:
 
 
 async def test_prices_of_the_server_are_foreseen(tmp_path: Path) -> None:
-    """A price that the server tells is the forecast of ``price/import``, as the word of the feed."""
+    """A price that the server tells is the forecast of ``price/import``, as the word of the feed, until it is taken back."""
     feed = {"name": "vtn", "series": "price/import", "kind": "openadr"}
     told = {"objectType": "EVENT_PAYLOAD_DESCRIPTOR", "payloadType": "PRICE", "units": "KWH", "currency": "EUR"}
 
     def priced(server: TestVtn) -> None:
         server.add_event("price", "PRICE", 0.25, intervalPeriod=span(-600.0, 7200.0), payloadDescriptors=[told])
 
-    async with room(tmp_path, forecast={"feeds": [feed]}, before=priced, notifier=False) as r:
+    often = {"poll_s": 1.0, "notifier": False}
+    async with room(tmp_path, forecast={"feeds": [feed]}, before=priced, **often) as r:
         view = await foreseen(r, lambda view: any(row["source"] == "feed:vtn" for row in view["series"]))
+        r.server.delete_event("price")
+        gone = await foreseen(r, lambda view: bool(view["feeds"][0]["fault"]))
+    assert "tells no PRICE" in gone["feeds"][0]["fault"]
     row = next(row for row in view["series"] if row["source"] == "feed:vtn")
     assert row["name"] == "price/import"
     assert row["values"][1][:3] == pytest.approx([0.25e-3] * 3)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from vppd.config.forecast import ForecastFeedConfig, feed_problems
-from vppd.errors import Refused, Unreachable
+from vppd.errors import Unreachable
 from vppd.grid.openadr3_orders import Tariff
+from vppd.ledger.history import open_history
+from vppd.ledger.history_reader import reading
 from vppd.model import Interval
+from vppd.planning.feeds import Feeds
 from vppd.planning.feeds_tariffs import Tariffs, TariffSource
+from vppd.plant import plant_of
 from vppd.runtime.clock import FakeClock
+from vppd.testing.cycles import two_feeds
 
 NOW = datetime(2026, 3, 28, 12, 1, tzinfo=UTC)
 VTN = {"name": "vtn", "series": "price/import", "kind": "openadr"}
@@ -27,6 +36,12 @@ def price(
     """Return a price from 12:00 on."""
     start = NOW.replace(minute=0)
     return Tariff(kind, Interval(start, start + timedelta(minutes=minutes)), value, units, currency, f"e-{minutes:g}")
+
+
+def _later(value: float, minutes: int) -> Tariff:
+    """Return an hourly price that begins so many minutes after 12:00."""
+    start = NOW.replace(minute=0) + timedelta(minutes=minutes)
+    return Tariff("PRICE", Interval(start, start + timedelta(hours=1)), value, "KWH", "EUR", f"l-{minutes}")
 
 
 class Told:
@@ -61,8 +76,7 @@ async def test_what_is_paid_for_export_is_a_series_of_its_own() -> None:
     told = Told(price(0.2), price(0.05, kind="EXPORT_PRICE"), series="price/export")
     assert await told.values() == pytest.approx([0.05e-3] * 12)
     told.tariffs = (price(0.2),)
-    with pytest.raises(Refused, match="tells no EXPORT_PRICE"):
-        await told.source.look()
+    assert await told.values() == [None]
 
 
 async def test_carbon_is_told_in_grams() -> None:
@@ -82,9 +96,82 @@ async def test_carbon_is_told_in_grams() -> None:
     ],
 )
 async def test_wrong_money_is_refused(tariffs: tuple[Tariff, ...], currency: str, complaint: str) -> None:
-    """A price in another currency or unit is refused with what was told."""
-    with pytest.raises(Refused, match=complaint):
-        await Told(*tariffs, currency=currency).source.look()
+    """A price in another currency or unit is no price: nothing is said, and why."""
+    content = await Told(*tariffs, currency=currency).source.look()
+    assert content is not None
+    assert json.loads(content.data)["values"] == [None]
+    assert complaint in content.fault
+
+
+async def test_a_price_that_is_taken_back_counts_no_more() -> None:
+    """An event that is deleted takes its price with it at once, said once; one that comes again is said again."""
+    told = Told(price(0.2, 180.0))
+    assert await told.values() == pytest.approx([0.2e-3] * 36)
+    told.tariffs = ()
+    blank = await told.source.look()
+    assert blank is not None
+    assert json.loads(blank.data)["values"] == [None]
+    assert "tells no PRICE" in blank.fault
+    told.clock.advance(600.0)
+    assert await told.source.look() is blank
+    told.tariffs = (price(0.2, 180.0),)
+    assert await told.values() == pytest.approx([0.2e-3] * 36)
+
+
+async def test_a_price_taken_back_while_we_were_away_counts_no_more(tmp_path: Path) -> None:
+    """What is in the history from before a restart is quoted no more once the server has answered without it."""
+    store, clock = tmp_path / "history.db", FakeClock(NOW)
+    async with told_to(store, clock, lambda: (price(0.2, 180.0),)) as feeds:
+        await until(lambda: feeds.quotes(NOW) != {})
+        assert feeds.quotes(NOW)["price/import"] == pytest.approx(0.2e-3)
+    clock.advance(60.0)
+    answers: list[Sequence[Tariff] | None] = [None]
+    async with told_to(store, clock, lambda: answers[0]) as feeds:
+        await until(lambda: "has not answered" in feeds.view()[0]["fault"])
+        assert feeds.quotes(NOW) != {}
+        answers[0] = ()
+        await until(lambda: "tells no PRICE" in feeds.view()[0]["fault"])
+        assert feeds.quotes(NOW) == {}
+        assert feeds.changed.is_set()
+    with reading(store) as reader:
+        found = reader.newest_issue("vtn", "price/import", NOW + timedelta(hours=1))
+    assert found is not None
+    assert np.isnan(found.values).all()
+
+
+async def until(what: Callable[[], bool]) -> None:
+    """Wait until it is so. Raises TimeoutError."""
+    async with asyncio.timeout(20.0):
+        while not what():
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def told_to(
+    store: Path, clock: FakeClock, tariffs: Callable[[], Sequence[Tariff] | None]
+) -> AsyncIterator[Feeds]:
+    """Run the feed of a plant for the time of the block."""
+    config = ForecastFeedConfig.model_validate(VTN)
+    async with open_history(store) as history:
+        told = Tariffs(tariffs, "EUR")
+        feeds = Feeds([config], plant_of(two_feeds()), history, clock, site="dc1", tariffs=told)
+        work = asyncio.create_task(feeds.run())
+        try:
+            yield feeds
+        finally:
+            work.cancel()
+            await asyncio.wait({work})
+            await history.flush()
+
+
+async def test_part_of_the_prices_taken_back_counts_no_more() -> None:
+    """Of a day of which the middle, or the end, is taken back, only the rest is said."""
+    told = Told(price(0.2, 60.0), _later(0.3, 60), _later(0.4, 120))
+    assert await told.values() == pytest.approx([0.2e-3] * 12 + [0.3e-3] * 12 + [0.4e-3] * 12)
+    told.tariffs = (price(0.2, 60.0), _later(0.4, 120))
+    assert (await told.values() or [])[11:25] == [pytest.approx(0.2e-3), *[None] * 12, pytest.approx(0.4e-3)]
+    told.tariffs = (price(0.2, 60.0),)
+    assert await told.values() == pytest.approx([0.2e-3] * 12)
 
 
 async def test_a_lost_server_says_nothing() -> None:

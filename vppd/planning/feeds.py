@@ -154,7 +154,8 @@ class _Feed:
         self, config: ForecastFeedConfig, most_w: float, history: History, clock: Clock, changed: asyncio.Event
     ) -> None:
         self.config = config
-        self._terms = Terms(config.name, config.series, config.unit, config.format, most_w)
+        blank = config.kind == "openadr"
+        self._terms = Terms(config.name, config.series, config.unit, config.format, most_w, may_be_blank=blank)
         self._history, self._clock, self._changed = history, clock, changed
         self._newest: Issue | None = None
         self._data = b""
@@ -167,7 +168,7 @@ class _Feed:
     async def take(self, content: Content) -> None:
         """Read content and put it into the history. Raises Garbled."""
         if content.data == self._data:
-            self._tell("")
+            self._tell(content.fault)
             return
         now = self._clock.now()
         issue = await asyncio.to_thread(parsed, self._terms, content.data, content.changed_at, now)
@@ -178,7 +179,7 @@ class _Feed:
         self._data, self._newest = content.data, issue
         self._history.issue(issue)
         self._changed.set()
-        self._tell("")
+        self._tell(content.fault)
 
     def same(self) -> None:
         """Note that nothing is new: what could be read before still can."""

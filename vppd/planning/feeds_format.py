@@ -46,6 +46,8 @@ class Terms:
     format: Literal["json", "csv"]
     most_w: float = math.inf
     """A power beyond this is not believed: somebody took another unit. [W]"""
+    may_be_blank: bool = False
+    """It may say that it says nothing any more."""
 
 
 def parsed(terms: Terms, content: bytes, changed_at: datetime | None, now: datetime) -> Issue:
@@ -59,7 +61,7 @@ def parsed(terms: Terms, content: bytes, changed_at: datetime | None, now: datet
     if issued_at > now + timedelta(seconds=AHEAD_S):
         raise Garbled(f"{where}: issued_at = {issued_at.isoformat()} lies in the future")
     values = _checked(where, terms, said.values) * SCALES[terms.unit]
-    if (beyond := float(np.nanmax(np.abs(values)))) > terms.most_w:
+    if (beyond := float(np.max(np.abs(np.nan_to_num(values))))) > terms.most_w:
         raise Garbled(
             f"{where}: {beyond:g} W is beyond {terms.series}, which has {terms.most_w:g} W at most: is it in {terms.unit}?"
         )
@@ -90,6 +92,8 @@ class _Said:
 def _checked(where: str, terms: Terms, values: Floats) -> Floats:
     """Return values that make sense: levels in order (rearranged: Chernozhukov et al. 2010), and none below 0 that cannot be."""
     if not np.isfinite(values).any():
+        if terms.may_be_blank:
+            return values
         raise Garbled(f"{where}: it has no values")
     if not terms.series.startswith(SIGNED):
         wrong = np.argwhere(values < -1e-6 * np.nanmax(np.abs(values)))

@@ -35,6 +35,8 @@ class Content:
     data: bytes
     changed_at: datetime | None
     """None: it may be of any age, because it was kept for whoever comes."""
+    fault: str = ""
+    """Why nothing is said although something should be: it takes back what was said before."""
 
 
 class Source(Protocol):

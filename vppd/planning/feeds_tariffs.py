@@ -50,25 +50,38 @@ class TariffSource:
         self._types = tuple(kind for kind, series in SERIES.items() if series == config.series)
         self._seen: Sequence[Tariff] | None = None
         self._said: tuple[datetime, datetime, Floats] | None = None
+        self._blank: Content | None = None
 
     async def look(self) -> Content | None:
-        """Return what the server tells when that is new or has not been said for long. Raises Unreachable or Refused."""
+        """Return what the server tells when that is new or has not been said for long; a blank with its reason when it tells nothing.
+
+        What a server that answers does not tell any more counts no more, however fresh it is. Raises Unreachable.
+        """
         self._seen = self._tariffs.told()
         if self._seen is None:
             raise Unreachable("the OpenADR server has not answered, or is lost")
         now = self._clock.now()
         start = datetime.fromtimestamp(now.timestamp() // WHOLE_S * WHOLE_S, UTC)
-        values = self._values(self._seen, start)
+        try:
+            values = self._values(self._seen, start)
+        except Refused as refused:
+            return self._taken_back(now, start, str(refused))
+        self._blank = None
         if self._is_known(now, start, values):
             return None
         self._said = (now, start, values)
-        row = [None if np.isnan(value) else value for value in values.tolist()]
-        said = {"issued_at": now.isoformat(), "start": start.isoformat(), "step_s": HISTORY_STEP_S, "values": row}
-        return Content(json.dumps(said).encode(), now)
+        return Content(_document(now, start, values), now)
 
     def forget(self) -> None:
         """Say it again."""
+        self._said = self._blank = None
+
+    def _taken_back(self, now: datetime, start: datetime, why: str) -> Content:
+        """Return that there is nothing, the same as long as it is for the same reason."""
         self._said = None
+        if self._blank is None or self._blank.fault != why:
+            self._blank = Content(_document(now, start, np.full(1, np.nan)), now, why)
+        return self._blank
 
     async def rest(self, wait_s: float) -> None:
         """Return when the link has news, at the latest after a time. [s]"""
@@ -110,3 +123,10 @@ class TariffSource:
             return False
         ahead, shared = int((now - start).total_seconds() // HISTORY_STEP_S) + 1, len(old) - gone
         return bool(np.array_equal(old[gone + ahead :], values[ahead:shared], equal_nan=True))
+
+
+def _document(now: datetime, start: datetime, values: Floats) -> bytes:
+    """Return values as a feed has them; what is not known is null."""
+    row = [None if np.isnan(value) else value for value in values.tolist()]
+    said = {"issued_at": now.isoformat(), "start": start.isoformat(), "step_s": HISTORY_STEP_S, "values": row}
+    return json.dumps(said).encode()

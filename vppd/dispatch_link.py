@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from vppd.config.grid import GridConfig
@@ -27,6 +27,7 @@ from vppd.model import Order, Outbound, Signal
 from vppd.ports import Ledger
 from vppd.runtime.clock import Clock
 from vppd.runtime.cycle import Inbox
+from vppd.runtime.figures import Figure, Row
 from vppd.runtime.health import Vitals
 from vppd.runtime.resumption import why_not
 from vppd.snapshot import Plant, Snapshot
@@ -175,6 +176,16 @@ class GridLinks:
         """What there is to show, by name."""
         return {"openadr": self.openadr.view} if self.openadr else {}
 
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """What Prometheus reads of the links."""
+        up: dict[str, Callable[[], bool]] = {}
+        if (dispatch := self.dispatch) is not None:
+            up["dispatch"] = lambda: dispatch.connected
+        if (openadr := self.openadr) is not None:
+            up["openadr"] = lambda: openadr.current
+        return (link_figures(up),)
+
     def post(self, *messages: Outbound, latest_only: bool = False) -> None:
         """Publish news, if there is a dispatcher to tell."""
         if self.dispatch is not None:
@@ -205,6 +216,15 @@ class GridLinks:
             self.dispatch.replace_issuers(config, config.grid)
         if self.openadr is not None and config.openadr is not None:
             self.openadr.renew(config.openadr)
+
+
+def link_figures(up: Mapping[str, Callable[[], bool]]) -> Figure:
+    """Return what Prometheus reads of links, by their names."""
+
+    def rows() -> Iterator[Row]:
+        return (((name,), float(is_up())) for name, is_up in up.items())
+
+    return Figure("vppd_link_up", "Whether a link to the grid is up.", ("link",), rows)
 
 
 def differs_in_links_only(old: Config, new: Config) -> bool:

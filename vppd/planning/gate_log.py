@@ -28,6 +28,10 @@ class GateLog:
 
     def looked(self, found: Iterable[Slot], now: datetime) -> None:
         """Take the slots whose gates are open now; gates that were open at the look before and have closed are counted."""
+        found = tuple(found)
+        for product in {slot.product for slot in found}:  # what has not happened yet is a count too: of 0
+            self.closed[product] += 0
+            self.missed[product] += 0
         for closes_at, product in sorted(gate for gate in self._open if gate[0] <= now):
             self.closed[product] += 1
             if self._served is None or self._served < closes_at - self._lead:

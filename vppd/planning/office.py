@@ -6,6 +6,9 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
+from zoneinfo import ZoneInfo
+
+from prometheus_client.registry import Collector
 
 from vppd.config.load import Config
 from vppd.config.market import MarketConfig
@@ -19,9 +22,13 @@ from vppd.planning.alarms import ScheduledAlarms
 from vppd.planning.desk import Foreseen, Records, Told, TradingDesk
 from vppd.planning.feeds import Feeds
 from vppd.planning.feeds_tariffs import Tariffs
+from vppd.planning.forecast_figures import forecast_figures
 from vppd.planning.forecaster import Forecaster, constants_of
+from vppd.planning.plan_figures import plan_figures
 from vppd.planning.planner import Planner
 from vppd.planning.recorder import Recorder
+from vppd.planning.rounds import Rounds
+from vppd.planning.trade_figures import trade_figures
 from vppd.ports import Ledger, Window
 from vppd.products import sold
 from vppd.runtime.clock import Clock
@@ -68,6 +75,7 @@ class Office:
     ) -> None:
         """Prepare what is configured; ``tariffs`` is what an OpenADR server tells, None while it is away. Raises ConfigError for bad product files and certificates that cannot be used."""
         self._clock, self._records = clock, records
+        self._rounds = Rounds(clock.mono_s)
         self._recorder: Recorder | None = None
         self._feeds: Feeds | None = None
         self._forecaster: Forecaster | None = None
@@ -82,12 +90,14 @@ class Office:
         )
         self._recorder = Recorder(plant, history, self._feeds.quotes)
         self._forecaster = Forecaster(
-            config.forecast, plant, history, self._recorder, self._feeds, clock, constants=constants_of(config.planning)
-        )
+            config.forecast, plant, history, self._recorder, self._feeds, clock,
+            constants=constants_of(config.planning), think=self._rounds.of("forecasts"),
+        )  # fmt: skip
         if config.planning is not None:
             self._planner = Planner(
                 config.planning, config.forecast.step_s, plant, self.outlook, self._sold_at, clock,
-                file=config.site.state_dir / "plan.json",
+                solve=self._rounds.of("plan", lambda answer: answer["cost"] is not None),
+                file=config.site.state_dir / "plan.json", zone=ZoneInfo(config.forecast.time_zone),
             )  # fmt: skip
             self._forecaster.on_change.append(self._planner.wake)
         if config.market is not None and self._planner is not None and sender is not None:
@@ -108,7 +118,7 @@ class Office:
         return TradingDesk(
             config, market, sold(market), plant, sender, self._clock, ScheduledAlarms(), ledger, self._records,
             Foreseen(self.outlook, lambda: planner.timetable),
-            Told(reach.write, reach.owed, planner.wake, reach.reserve),
+            Told(reach.write, reach.owed, planner.wake, reach.reserve), self._rounds.of("offers"),
         )  # fmt: skip
 
     def outlook(self) -> Mapping[str, Outlook]:
@@ -141,6 +151,19 @@ class Office:
         if self._desk is not None:
             found["market"] = self._desk.view
             found["bids"] = lambda: self._records.bids(self._clock.now())
+        return found
+
+    @property
+    def figures(self) -> tuple[Collector, ...]:
+        """What Prometheus reads of it."""
+        now = self._clock.now
+        found: tuple[Collector, ...] = () if self._forecaster is None else self._rounds.figures
+        if self._forecaster is not None:
+            found += forecast_figures(self._forecaster, now)
+        if self._planner is not None:
+            found += plan_figures(self._planner, now)
+        if self._desk is not None:
+            found += trade_figures(self._records, self._desk, now)
         return found
 
     def _sold_at(self, at: datetime) -> Sequence[Obligation]:

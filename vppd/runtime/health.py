@@ -23,11 +23,14 @@ class Vitals:
     operator_release: bool = False
     link_down_since_s: float | None = None
     """Monotonic time at which the dispatch link went down, None while it is up (or not configured). [s]"""
+    committed: Callable[[bool], None] = lambda _: None
+    """Told of every commit whether it succeeded."""
     _fault_since_s: float | None = None
     _good_commits: int = 0
 
     def ledger(self, faulty: bool) -> None:
         """Note that a commit failed or succeeded."""
+        self.committed(not faulty)
         if faulty:
             self._good_commits = 0
             self._fault_since_s = self._fault_since_s if self._fault_since_s is not None else self.mono_s()
@@ -35,6 +38,11 @@ class Vitals:
             self._good_commits += 1
             if self._good_commits >= COMMITS_TO_CLEAR:
                 self._fault_since_s = None
+
+    @property
+    def ledger_faulty(self) -> bool:
+        """Say whether commits have failed and not succeeded again often enough."""
+        return self._fault_since_s is not None
 
     def link(self, up: bool) -> None:
         """Note that the dispatch link is up or down."""
@@ -51,7 +59,7 @@ class Vitals:
         return Health(
             ready=self.ready,
             link_lost=down_s > self.link_lost_after_s,
-            ledger_ok=self._fault_since_s is None,
+            ledger_ok=not self.ledger_faulty,
             ledger_corrupt=self.ledger_corrupt,
             ledger_fault_s=fault_s,
             clock_ok=self.clock_ok,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from vppd.model import Outcome
+from vppd.runtime.figures import Figure, Row
 from vppd.snapshot import Floats, Readings
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -66,31 +66,32 @@ class Metrics:
 
     def watch(self, asset_ids: Sequence[str], frame: Callable[[], Readings]) -> None:
         """Export the assets' columns, read when somebody scrapes."""
-        self.registry.register(_Assets(tuple(asset_ids), frame))
+        self.add(*asset_figures(tuple(asset_ids), frame))
+
+    def add(self, *figures: Collector) -> None:
+        """Export what is read when somebody scrapes."""
+        for figure in figures:
+            self.registry.register(figure)
 
     def render(self) -> bytes:
         """Return the text that Prometheus reads, of type CONTENT_TYPE."""
         return generate_latest(self.registry)
 
 
-class _Assets(Collector):
-    """Gauges of all assets; a missing value is left out, never 0."""
+def asset_figures(asset_ids: tuple[str, ...], frame: Callable[[], Readings]) -> tuple[Figure, ...]:
+    """Return gauges of all assets."""
 
-    def __init__(self, asset_ids: tuple[str, ...], frame: Callable[[], Readings]) -> None:
-        self._asset_ids, self._frame = asset_ids, frame
+    def column(read: Callable[[Readings], Floats]) -> Callable[[], Iterator[Row]]:
+        def rows() -> Iterator[Row]:
+            found = read(frame())
+            return (((asset_ids[i],), float(found[i])) for i in np.flatnonzero(np.isfinite(found)))
 
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        readings = self._frame()
-        yield self._gauge("power_watts", "Measured power, + = consumption.", readings.power_w)
-        yield self._gauge("soc_ratio", "State of charge.", readings.soc_frac)
-        yield self._gauge("setpoint_watts", "Setpoint the device says it follows.", readings.setpoint_w)
-        yield self._gauge("online", "Whether the device's link is up.", readings.online.astype(np.float64))
+        return rows
 
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        return ()
-
-    def _gauge(self, name: str, text: str, column: Floats) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(f"vppd_asset_{name}", text, labels=("asset",))
-        for i in np.flatnonzero(np.isfinite(column)):
-            family.add_metric((self._asset_ids[i],), float(column[i]))
-        return family
+    columns: Mapping[str, tuple[str, Callable[[Readings], Floats]]] = {
+        "power_watts": ("Measured power, + = consumption.", lambda r: r.power_w),
+        "soc_ratio": ("State of charge.", lambda r: r.soc_frac),
+        "setpoint_watts": ("Setpoint the device says it follows.", lambda r: r.setpoint_w),
+        "online": ("Whether the device's link is up.", lambda r: r.online.astype(np.float64)),
+    }
+    return tuple(Figure(f"vppd_asset_{name}", text, ("asset",), column(read)) for name, (text, read) in columns.items())

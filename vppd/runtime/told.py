@@ -31,8 +31,14 @@ class Telling:
 class Told:
     """An intent book that remembers the newest of each asset on the way to the one behind it."""
 
-    def __init__(self, book: IntentBook, now: Callable[[], datetime]) -> None:
-        self._book, self._now = book, now
+    def __init__(
+        self,
+        book: IntentBook,
+        now: Callable[[], datetime],
+        wrote: Callable[[Outcome, float], None] = lambda _outcome, _latency_s: None,
+    ) -> None:
+        """``wrote`` is told the outcome of every write and how long it took with its read-back [s]."""
+        self._book, self._now, self._wrote = book, now, wrote
         self.newest: dict[str, Telling] = {}
 
     async def intent(self, intent: Intent) -> None:
@@ -43,6 +49,7 @@ class Told:
     def outcome(self, report: Report) -> None:
         """Take what came of a write; a renewal changes what is read back, and not when it was told."""
         self._book.outcome(report)
+        self._wrote(report.outcome, report.latency_s)
         intent = report.intent
         known = self.newest.get(intent.asset_id)
         if known is None or known.intent_id != intent.intent_id:  # of an earlier process

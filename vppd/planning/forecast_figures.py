@@ -11,7 +11,7 @@ from typing import Protocol
 from vppd.core.forecast.outlook import Outlook
 from vppd.runtime.figures import Figure, Row, one
 
-MOST_SERIES = 500
+MOST_SERIES = 200
 """So many series are told one by one, prices first: a scrape is not to hold up the control loop."""
 COVERED_FRAC = (0.1, 0.5, 0.9)
 """The levels whose coverage is told. [0-1]"""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vppd.demo.acts import Point, correlation, energy_wh, judge_limit, judge_regulation, performance, windows
-from vppd.demo.script import signals
+from vppd.grid.wander import signals
 
 
 def flat(power_w: float, seconds: int, target_w: float | None = None) -> list[Point]:
@@ -85,15 +85,6 @@ def test_a_site_that_does_not_follow_fails(gain: float) -> None:
     """A flat response and an inverted one do not reach the passing score."""
     assert performance(followed(lag=0, gain=gain), 100e3) < 0.75
     assert judge_regulation("site", followed(lag=0, gain=gain), 1e6, 100e3)[1]
-
-
-def test_signals_are_bounded_and_repeatable() -> None:
-    """The regulation signal stays within -1 and 1, averages to about 0, and depends on its seed alone."""
-    found = signals(1, 600)
-    assert found == signals(1, 600)
-    assert found != signals(2, 600)
-    assert all(-1.0 <= level <= 1.0 for level in found)
-    assert abs(sum(found) / len(found)) < 0.1
 
 
 def test_energy_is_the_area_under_the_points() -> None:

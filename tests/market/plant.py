@@ -27,12 +27,20 @@ from vppd.model import Interval, Order, OrderKind, Outbound
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ISSUER, VPP, AGENT = "market", "dc1", "dc1-agent"
+PRODUCT = "day-ahead"
 Verdict = Accepted | Rejected | None
 
 
 def accept(about: About, data: dict[str, Any]) -> Verdict:
     """Accept everything."""
-    order = Order(about.command_id, about.issuer, OrderKind.REDUCE, VPP, Interval(NOW), data["power"]["value"])
+    order = Order(
+        about.command_id,
+        about.issuer,
+        OrderKind(data.get("kind", "reduce")),
+        VPP,
+        Interval(NOW),
+        data["power"]["value"],
+    )
     return Accepted(about, orders=(order,))
 
 
@@ -96,8 +104,12 @@ class Plant:
 
     def statement(self, order_id: str, shed_wh: float, at: datetime) -> Outbound:
         """Return the statement of an order, or of a scheduled award, which is its order."""
+        return self.order_statement(order_id, at, kind="reduce", metered_wh=1.0, shed_wh=shed_wh)
+
+    def order_statement(self, order_id: str, at: datetime, **said: Any) -> Outbound:
+        """Return the statement of an order of any kind."""
         span = {"start_time": stamp(at - timedelta(minutes=15)), "end_time": stamp(at)}
-        return self._account(at, order_id=order_id, kind="reduce", metered_wh=1.0, shed_wh=shed_wh, interval=span)
+        return self._account(at, order_id=order_id, interval=span, **said)
 
     def award_statement(self, award_id: str, bid: Bid, held_frac: float, at: datetime) -> Outbound:
         """Return the statement of an award that was kept ready."""
@@ -119,6 +131,6 @@ def bid_of(number: int = 1, *steps: tuple[float, float], **more: Any) -> Bid:
     rungs = tuple(Step(upto_w, per_mwh / 1e6) for upto_w, per_mwh in steps or ((100e3, 80.0),))
     start = more.pop("start", NOW + timedelta(hours=1))
     interval = Interval(start, more.pop("end", start + timedelta(minutes=15)))
-    given = {"product": "day-ahead", "resource": VPP, "direction": "up", "currency": "EUR", "dispatch": "scheduled"}
+    given = {"product": PRODUCT, "resource": VPP, "direction": "up", "currency": "EUR", "dispatch": "scheduled"}
     bid_id = f"{number:08d}-0000-5000-8000-000000000000"
     return Bid(bid_id=bid_id, interval=interval, steps=rungs, **{**given, **more})

@@ -5,66 +5,20 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.market.plant import AGENT, ISSUER, NOW, VPP, Keys, Plant, bid_of, keys_in, refuse
-from vppd.grid.ids import SeededIds
-from vppd.grid.issuer import Issuer
+from tests.market.plant import NOW, Keys, Plant, bid_of, keys_in, refuse
+from tests.market.rig import GATE, PRODUCT_END, Rig
 from vppd.grid.reasons import Reason
-from vppd.grid.signing import KeyRing, PinnedKey
 from vppd.market import memory
 from vppd.market.accounts import Pays, Tariff
-from vppd.market.link import Clerk
-from vppd.market.market import KNOWN_THERE, TRIES, Market, Pace
+from vppd.market.market import KNOWN_THERE, TRIES, Pace
 from vppd.market.report import results, write
 from vppd.market.rivals import Crowd
-from vppd.market.rounds import Deal, Demand, Rules
-from vppd.model import Outbound
-from vppd.runtime.clock import FakeClock
-
-GATE = NOW + timedelta(minutes=30)
-PRODUCT_END = NOW + timedelta(hours=1, minutes=15)
-
-
-class Rig:
-    """A market and a plant with a wire between them that carries a message when told to."""
-
-    def __init__(self, keys: Keys, need: str = "60 %", **more: Any) -> None:
-        self.clock, self.plant, self.out = FakeClock(NOW), Plant(keys), list[tuple[str, bytes]]()
-        pem = keys.agent.public.read_bytes()
-        ring = KeyRing([PinnedKey.from_pem(AGENT, "agent-1", "ES256", pem)])
-        issuer = Issuer(ISSUER, keys.market.signer(), self.clock.now, SeededIds(more.pop("ids", 1)))
-        clerk = Clerk(issuer, {VPP: (AGENT, ring)})
-        rules = Rules(ISSUER, Demand.read(need), crowd=more.pop("crowd", Crowd()))
-        self.market = Market(rules, clerk, self, self.clock.mono_s, **more)
-
-    def publish(self, topic: str, payload: bytes, qos: int = 1) -> None:
-        """Take what the market sends."""
-        self.out.append((topic, payload))
-
-    def say(self, *messages: Outbound) -> None:
-        """Let the plant say something."""
-        for message in messages:
-            self.market.hear(message.topic, message.payload)
-
-    def at(self, at: datetime, *, carry: bool = True) -> None:
-        """Let the clock come to a time; what the market sends then is answered, until it is silent."""
-        self.clock.advance((at - self.clock.now()).total_seconds())
-        self.market.tick()
-        while carry and self.out:
-            self.say(*self.plant.answer(*self.out.pop(0), self.clock.now()))
-            self.market.tick()
-
-    @property
-    def deal(self) -> Deal:
-        """Return the only award."""
-        (deal,) = self.market.memory.deals.values()
-        return deal
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,13 +17,16 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.grid.schemas import check
 from tests.market.plant import VPP, Keys, Plant, bid_of, keys_in
 from tests.servers.mosquitto import Mosquitto
+from vppd.grid.wander import signals
 from vppd.model import Outbound
 
 pytestmark = pytest.mark.integration
 PATIENCE_S = 60.0
 AWARDS = f"vpp/v1/{VPP}/issuer/market/+/+"
+SIGNALS = f"vpp/v1/{VPP}/issuer/market/regulation"
 
 
 @dataclass
@@ -33,6 +37,8 @@ class Afield:
     client: mqtt.Client
     answers: bool = True
     got: list[tuple[str, bytes]] = field(default_factory=list)
+    levels: list[float] = field(default_factory=list)
+    """Regulation signals, which nobody answers."""
 
     def say(self, message: Outbound) -> None:
         """Publish."""
@@ -41,6 +47,9 @@ class Afield:
     def hear(self, topic: str, payload: bytes) -> None:
         """Answer what the market says."""
         if topic.endswith("/receipt"):
+            return
+        if topic == SIGNALS:
+            self.levels.append(check(Outbound(topic, payload, 0))["signal"])
             return
         self.got.append((topic, payload))
         if self.answers:
@@ -60,7 +69,7 @@ async def afield(broker: Mosquitto, keys: Keys) -> AsyncIterator[Afield]:
     client.on_subscribe = lambda _c, _d, _mid, _codes, _properties: _tell(loop, subscribed)
     client.on_message = heard
     client.connect(broker.host, broker.port)
-    client.subscribe(AWARDS, 1)
+    client.subscribe([(AWARDS, 1), (SIGNALS, 0)])
     client.loop_start()
     try:
         async with asyncio.timeout(PATIENCE_S):
@@ -161,6 +170,34 @@ async def test_from_the_offer_to_the_money(mosquitto: Mosquitto, tmp_path: Path,
     assert award["account"]["delivered_wh"] == award["account"]["obliged_wh"]
     assert found["totals"]["statements"] == found["totals"]["awards"] == 1
     assert "accepted" in said
+
+
+async def test_both_ways_with_a_signal(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """A symmetric offer is awarded at the scarcity price, ordered as regulation, and followed by signals until it is over."""
+    keys = keys_in(tmp_path)
+    more = ("--need", "up:none", "--need", "symmetric:1 MW", "--scarcity-price", "333", "--slots", "1")
+    async with afield(mosquitto, keys) as plant, market(mosquitto, keys, tmp_path, *more) as run:
+        gate = soon(1.0)
+        start = gate + timedelta(seconds=1.5)
+        bid = bid_of(start=start, end=start + timedelta(seconds=4), direction="symmetric", dispatch="order")
+        plant.say(plant.plant.offer(bid, gate))
+        await until(lambda: any(a["order_state"] == "accepted" for a in run.read()["awards"]), "no order was accepted")
+        (award,) = run.read()["awards"]
+        begin, end = (datetime.fromisoformat(award[name]) for name in ("order_start", "order_end"))
+        await until(lambda: plant.levels and datetime.now(UTC) > end, "no signal came")
+        plant.say(
+            plant.plant.order_statement(
+                award["order_id"], datetime.now(UTC), kind="regulation", metered_wh=1.0, compliant_frac=1.0
+            )
+        )
+        said = await run.wait()
+        found = run.read()
+    (slot,), (award,) = found["slots"], found["awards"]
+    assert (slot["scarce"], slot["price"], slot["direction"]) == (True, "333.0", "symmetric")
+    course = signals(f"1 {award['award_id']}", math.ceil((end - begin).total_seconds() / 2.0))
+    assert [level for level in course if level in plant.levels] == plant.levels
+    assert award["account"]["delivered_wh"] == award["account"]["obliged_wh"] != "0.000"
+    assert "symmetric" in said
 
 
 async def test_a_market_that_is_killed_goes_on_where_it_was(mosquitto: Mosquitto, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,11 +13,11 @@ from vppd.demo.record import SITE, Record
 from vppd.demo.room import Room
 from vppd.demo.stall import Sold, Stall
 from vppd.errors import DeviceError
+from vppd.grid.wander import SIGNAL_S, signals
 
 BASELINE_S = 10.0
 SETTLE_S = 20.0
 """Time for the ramp down; judged from then on. [s]"""
-SIGNAL_S = 2.0
 SHED_FRAC = 0.25
 REDUCE_FRAC = 0.2
 REGULATION_FRAC = 0.08
@@ -214,17 +212,6 @@ async def play(stage: Stage, done: Callable[[Result], None]) -> list[Result]:
         results.append(Result(result.name, result.lines, result.faults + broken))
         done(results[-1])
     return results
-
-
-def signals(seed: int, count: int) -> list[float]:
-    """Return a regulation signal that wanders and averages to about 0, the same for the same seed. [-1, 1]"""
-    chance = random.Random(seed)  # noqa: S311 - a test signal, no secret
-    phase, noise, found = chance.uniform(0.0, math.tau), 0.0, []
-    for i in range(count):
-        noise = 0.8 * noise + chance.gauss(0.0, 0.12)
-        level = 0.6 * math.sin(math.tau * i * SIGNAL_S / 60.0 + phase) + noise
-        found.append(max(-1.0, min(1.0, level)))
-    return found
 
 
 async def _restored(stage: Stage, baselines_w: dict[str, float]) -> list[str]:

@@ -57,17 +57,36 @@ def account(deal: Deal, tariff: Tariff) -> Account | None:
         return None if part is None else _account(deal, tariff, _slot_wh(deal), _slot_wh(deal) * part)
     if deal.dispatch == "order" and not deal.order_id:
         return Account(Decimal(0), Decimal(0), Decimal(0), Decimal(0))
-    shed_wh = _number(deal.statements.get("order", {}), "shed_wh")
-    return None if shed_wh is None else _account(deal, tariff, obliged_wh(deal), shed_wh)
+    given_wh = _given_wh(deal)
+    return None if given_wh is None else _account(deal, tariff, obliged_wh(deal), given_wh)
 
 
 def obliged_wh(deal: Deal) -> Decimal:
-    """Return the energy that an award obliges to: over its slot, or over its activation. [Wh]"""
+    """Return the energy that an award obliges to: over its slot, or over its activation; both ways what the signal moves. [Wh]"""
     if deal.dispatch == "scheduled":
         return _slot_wh(deal)
     if deal.order_start is None or deal.order_end is None:
         return Decimal(0)
-    return _wh(deal.power_w, (deal.order_end - deal.order_start).total_seconds())
+    whole_wh = _wh(deal.power_w, (deal.order_end - deal.order_start).total_seconds())
+    if deal.direction != "symmetric":
+        return whole_wh
+    return (whole_wh * Decimal(str(deal.swing_frac))).quantize(MILLI, ROUND_HALF_EVEN)
+
+
+def _given_wh(deal: Deal) -> Decimal | None:
+    """Return what was moved in the direction that was sold, by the statement of its order; None without one. [Wh]"""
+    told = deal.statements.get("order", {})
+    if not told and deal.dispatch == "scheduled" and "award" in deal.statements:
+        return Decimal(0)  # never carried out: then the award has a statement of its own instead of its order's
+    match deal.direction:
+        case "up":
+            return _number(told, "shed_wh")
+        case "down":
+            metered_wh, baseline_wh = _number(told, "metered_wh"), _number(told, "baseline_wh")
+            return None if metered_wh is None or baseline_wh is None else metered_wh - baseline_wh
+        case _:
+            followed = _number(told, "compliant_frac")
+            return None if followed is None else followed * obliged_wh(deal)
 
 
 def _slot_wh(deal: Deal) -> Decimal:

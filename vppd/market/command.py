@@ -18,8 +18,20 @@ def market_command(
     issuer: Annotated[str, typer.Option(help="Name under which the power plants know this market.")] = "market",
     kid: Annotated[str, typer.Option(help="Key id; ISSUER-1 otherwise.")] = "",
     mqtt: Annotated[str, typer.Option(help="Protocol of the broker: 5 or 3.1.1.")] = "5",
-    need: Annotated[str, typer.Option(help="Bought in every slot: 500 kW, 2 MW, or 60 % of what is offered.")] = "60 %",
+    need: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Bought in every slot: 500 kW, 2 MW, or 60 % of what is offered (60 %). "
+            "WHERE:AMOUNT for a product, a direction (up, down, symmetric) or PRODUCT/DIRECTION. Repeatable."
+        ),
+    ] = None,
     price_cap_per_mwh: Annotated[float, typer.Option("--price-cap", min=0.0, help="No dearer per MWh.")] = 1000.0,
+    scarcity_per_mwh: Annotated[
+        float | None,
+        typer.Option(
+            "--scarcity-price", min=0.0, help="Paid per MWh where more is needed than is offered; the cap otherwise."
+        ),
+    ] = None,
     ties: Annotated[str, typer.Option(help="Offers of one price share pro-rata, or by time of arrival.")] = "pro-rata",
     competitors: Annotated[int, typer.Option(min=0, help="Other participants, made up.")] = 0,
     competitor_kw: Annotated[int, typer.Option(min=1, help="Size of their usual offer.")] = 200,
@@ -46,7 +58,6 @@ def market_command(
     from vppd.market.clearing import Ties
     from vppd.market.market import Pace
     from vppd.market.rivals import Crowd
-    from vppd.market.rounds import Demand, Rules
 
     session.check_word("--ties", ties, Ties)
     session.check_word("--pays", pays, Pays)
@@ -56,7 +67,14 @@ def market_command(
         sellers=tuple(session.seller_of(text) for text in seller),
         key=key,
         kid=kid or f"{issuer}-1",
-        rules=Rules(issuer, Demand.read(need), Decimal(str(price_cap_per_mwh)), Ties(ties), crowd=crowd),
+        rules=session.rules_of(
+            issuer,
+            need or [],
+            price_cap=Decimal(str(price_cap_per_mwh)),
+            scarcity_price=None if scarcity_per_mwh is None else Decimal(str(scarcity_per_mwh)),
+            ties=Ties(ties),
+            crowd=crowd,
+        ),
         pace=Pace(activate_frac=activate_frac, most_slots=slots),
         tariff=Tariff(Pays(pays), Decimal(str(penalty_frac))),
         duration_s=duration_s,

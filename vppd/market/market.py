@@ -17,16 +17,20 @@ from vppd.grid.reasons import Defect, Reason
 from vppd.grid.receipts import RECEIPT
 from vppd.grid.strict_json import Json
 from vppd.grid.vpp_agent import STATEMENT
+from vppd.grid.wander import SIGNAL_S
 from vppd.market.accounts import Tariff
 from vppd.market.link import Clerk, Wire
 from vppd.market.memory import Errand, Memory
 from vppd.market.rounds import Deal, Round, Rules, held
+from vppd.market.signalling import Signalling
 
 TRIES = 10
 """A command without a receipt goes out so often."""
 MOST_IGNORED = 200
 KEPT = timedelta(hours=1)
 """Bids are forgotten so long after their slot."""
+ORDERED_AS = {"up": "reduce", "down": "increase", "symmetric": "regulation"}
+"""Kind of the order that calls what is kept ready, by direction."""
 KNOWN_THERE = "known there already"
 
 
@@ -43,6 +47,8 @@ class Pace:
     """How likely an award that is kept ready is ordered. [0-1]"""
     order_after_s: float = 0.0
     """So long after the slot has begun it is ordered. [s]"""
+    signal_s: float = SIGNAL_S
+    """Time between two regulation signals. [s]"""
     most_slots: int | None = None
     """No more slots are bought."""
 
@@ -65,6 +71,10 @@ class Market:
     ignored: list[dict[str, Any]] = field(default_factory=list)
     """Offers that did not count, and why."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _signalling: Signalling = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._signalling = Signalling(self.clerk, self.wire, self.rules.crowd.seed, self.pace.signal_s)
 
     async def run(self, is_over: Callable[[], bool]) -> None:
         """Do what is due until it is over."""
@@ -91,6 +101,7 @@ class Market:
             if self._is_to_be_ordered(deal, at):
                 self._order(deal, at)
         self._send(at)
+        self._signalling.tick(self.memory.deals.values(), at)
         self.memory.book.forget(at - KEPT)
 
     def hear(self, topic: str, payload: bytes) -> None:
@@ -180,7 +191,7 @@ class Market:
         self.changed()
 
     def _is_to_be_ordered(self, deal: Deal, at: datetime) -> bool:
-        if deal.state != "accepted" or deal.dispatch != "order" or deal.direction != "up" or deal.order_id:
+        if deal.state != "accepted" or deal.dispatch != "order" or deal.order_id:
             return False
         if not deal.start + timedelta(seconds=self.pace.order_after_s) <= at < deal.end:
             return False
@@ -191,8 +202,11 @@ class Market:
         deal.order_id, deal.order_start = self.clerk.issuer.ids.uuid(), at
         span_s = (deal.end - at).total_seconds()
         deal.order_end = at + timedelta(seconds=min(span_s, deal.sustain_s or span_s))
+        if deal.direction == "symmetric":
+            deal.swing_frac = self._signalling.swing_frac(deal)
         self._errand(deal, "order", order_data(deal), deal.order_end)
-        self.say("ordered", award_id=deal.award_id, power_w=deal.power_w, until=stamp(deal.order_end))
+        facts = {"kind": ORDERED_AS[deal.direction], "power_w": deal.power_w, "until": stamp(deal.order_end)}
+        self.say("ordered", award_id=deal.award_id, **facts)
         self.changed()
 
     def _statement(self, vpp: str, word: Word) -> None:
@@ -233,7 +247,7 @@ def order_data(deal: Deal) -> dict[str, Json]:
         "order_id": deal.order_id,
         "expires_at": stamp(deal.order_end),
         "resource": deal.resource,
-        "kind": "reduce",
+        "kind": ORDERED_AS[deal.direction],
         "power": {"value": deal.power_w, "unit": "watt"},
         "interval": {"start_time": stamp(deal.order_start), "end_time": stamp(deal.order_end)},
         "product": deal.product,

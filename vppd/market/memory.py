@@ -86,7 +86,7 @@ def from_body(body: Mapping[str, Any]) -> Memory:
 
 def round_body(found: Round) -> dict[str, Any]:
     """Return a round in plain JSON values."""
-    names = ("offered_w", "rivals_w", "need_w", "exact")
+    names = ("offered_w", "rivals_w", "need_w", "exact", "scarce")
     rest = {name: getattr(found, name) for name in names}
     price = None if found.price is None else str(found.price)
     maps = {"taken_w": dict(found.taken_w), "passed_over": dict(found.passed_over)}
@@ -107,7 +107,8 @@ def _deal(body: Mapping[str, Any]) -> Deal:
 def _round(body: Mapping[str, Any]) -> Round:
     price = None if body["price"] is None else Decimal(body["price"])
     names = ("offered_w", "rivals_w", "need_w", "taken_w", "passed_over", "exact")
-    return Round(slot=_slot(body), price=price, **{name: body[name] for name in names})
+    scarce = bool(body.get("scarce"))  # a state of before scarcity was priced does not say
+    return Round(slot=_slot(body), price=price, scarce=scarce, **{name: body[name] for name in names})
 
 
 def _slot_body(slot: Slot) -> dict[str, Any]:

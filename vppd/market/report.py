@@ -45,20 +45,21 @@ def write(found: Mapping[str, Any], path: Path) -> None:
 def show(found: Mapping[str, Any], console: Console) -> None:
     """Print the results as tables."""
     slots = Table(title="Slots", box=SIMPLE_HEAD, title_justify="left")
-    for name in ("product", "delivery", "offered kW", "others kW", "needed kW", "taken kW", "price"):
-        slots.add_column(name, justify="left" if name in ("product", "delivery") else "right")
+    for name in ("product", "direction", "delivery", "offered kW", "others kW", "needed kW", "taken kW", "price"):
+        slots.add_column(name, justify="left" if name in ("product", "direction", "delivery") else "right")
     for slot in found["slots"]:
         powers = (slot["offered_w"], slot["rivals_w"], slot["need_w"], sum(slot["taken_w"].values()))
-        price = "-" if slot["price"] is None else f"{slot['price']} {slot['currency']}"
-        slots.add_row(slot["product"], _span(slot), *(f"{w / 1e3:,.0f}" for w in powers), price)
+        price = "-" if slot["price"] is None else f"{slot['price']} {slot['currency']}{' scarce' * slot['scarce']}"
+        slots.add_row(slot["product"], slot["direction"], _span(slot), *(f"{w / 1e3:,.0f}" for w in powers), price)
     console.print(slots)
     console.print(_awards_table(found))
 
 
 def _awards_table(found: Mapping[str, Any]) -> Table:
     awards = Table(title="Awards", box=SIMPLE_HEAD, title_justify="left")
-    for name in ("plant", "delivery", "kW", "receipt", "obliged kWh", "delivered kWh", "owed"):
-        awards.add_column(name, justify="left" if name in ("plant", "delivery", "receipt") else "right")
+    words = ("plant", "direction", "delivery", "receipt")
+    for name in ("plant", "direction", "delivery", "kW", "receipt", "obliged kWh", "delivered kWh", "owed"):
+        awards.add_column(name, justify="left" if name in words else "right")
     for award in found["awards"]:
         settled = award["account"] or {"obliged_wh": None, "delivered_wh": None, "owed": None}
         energies = (
@@ -66,7 +67,8 @@ def _awards_table(found: Mapping[str, Any]) -> Table:
         )
         owed = "-" if settled["owed"] is None else f"{settled['owed']} {award['currency']}"
         receipt = f"{award['state']} {award['reason']}".strip()
-        awards.add_row(award["vpp"], _span(award), f"{award['power_w'] / 1e3:,.1f}", receipt, *energies, owed)
+        power = f"{award['power_w'] / 1e3:,.1f}"
+        awards.add_row(award["vpp"], award["direction"], _span(award), power, receipt, *energies, owed)
     return awards
 
 

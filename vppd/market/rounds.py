@@ -44,6 +44,22 @@ class Demand:
         return int(self.amount * offered_w) if self.is_part else int(self.amount)
 
 
+NOTHING = "none"
+
+
+def demand_of(text: str) -> tuple[str, Demand | None]:
+    """Return where something is bought (empty: everywhere) and how much, None for nothing: "60 %", "down:2 MW", "symmetric:none".
+
+    Raises ConfigError.
+    """
+    where, colon, amount = text.rpartition(":")
+    if colon and not where.strip():
+        raise ConfigError(f"--need: {text!r} names no product and no direction before its colon")
+    if where and amount.strip() == NOTHING:
+        return where.strip(), None
+    return where.strip(), Demand.read(amount)
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How this market clears."""
@@ -52,10 +68,22 @@ class Rules:
     demand: Demand
     price_cap: Decimal = Decimal(1000)
     """[per MWh]"""
+    scarcity_price: Decimal | None = None
+    """What is paid where more is needed than anybody offers; None: the price cap. [per MWh]"""
     ties: Ties = Ties.PRO_RATA
     share_w: int = 1000
     """Shares of a tie are whole multiples of this. [W]"""
     crowd: Crowd = field(default_factory=Crowd)
+    demands: Mapping[str, Demand | None] = field(default_factory=dict)
+    """What is bought other than ``demand``: by product, direction, or product/direction; None buys nothing there."""
+
+    def need_w(self, slot: Slot, offered_w: int) -> int:
+        """Return what is bought at most in a slot where so much is offered: what is said of it most closely. [W]"""
+        for where in (f"{slot.product}/{slot.direction}", slot.product, slot.direction):
+            if where in self.demands:
+                said = self.demands[where]
+                return 0 if said is None else said.power_w(offered_w)
+        return self.demand.power_w(offered_w)
 
 
 @dataclass(slots=True)
@@ -77,6 +105,8 @@ class Deal:
     currency: str
     dispatch: str
     sustain_s: float | None = None
+    swing_frac: float = 0.0
+    """Mean size of the signals that its order was followed by, where it is symmetric. [0-1]"""
     state: str = "new"
     """new, accepted, rejected or unanswered."""
     reason: str = ""
@@ -105,6 +135,8 @@ class Round:
     """By participant: ``vpp/bid id``, or a rival's name. [W]"""
     passed_over: Mapping[str, str]
     exact: bool
+    scarce: bool = False
+    """More was needed than anybody offered, and paid for accordingly."""
 
 
 def held(slot: Slot, entries: Sequence[Entry], rules: Rules) -> tuple[Round, list[Deal]]:
@@ -113,12 +145,31 @@ def held(slot: Slot, entries: Sequence[Entry], rules: Rules) -> tuple[Round, lis
     offers, unfit = _readable(entries)
     others = rivals(rules.crowd, slot)
     offered_w, rivals_w = sum(o.power_w for o in offers), sum(o.power_w for o in others)
-    need_w = rules.demand.power_w(offered_w + rivals_w)
-    need = Need(need_w, rules.price_cap)
+    need = Need(rules.need_w(slot, offered_w + rivals_w), rules.price_cap)
     found = clear([*offers, *others], need, ties=rules.ties, share_w=rules.share_w)
-    deals = [_deal(ours[name], slot, w, found, rules) for name, w in found.taken_w.items() if name in ours]
+    scarce = is_scarce([*offers, *others], need)
+    price = _paid(found, rules, scarce=scarce)
+    deals = [_deal(ours[name], slot, w, price, rules) for name, w in found.taken_w.items() if name in ours]
     why = {name: text for name, text in found.passed_over.items() if not name.startswith(RIVAL)} | unfit
-    return Round(slot, offered_w, rivals_w, need_w, found.price, found.taken_w, why, found.exact), deals
+    return Round(slot, offered_w, rivals_w, need.power_w, price, found.taken_w, why, found.exact, scarce), deals
+
+
+def is_scarce(offers: Sequence[Offer], need: Need) -> bool:
+    """Say whether more is needed than everybody together offers within the price cap, one offer of each group."""
+    most_w: dict[str, int] = {}
+    for offer in offers:
+        inside_w = max((rung.upto_w for rung in offer.rungs if rung.price <= need.price_cap), default=0)
+        inside_w = inside_w if inside_w >= offer.least_w else 0
+        most_w[offer.group or offer.name] = max(most_w.get(offer.group or offer.name, 0), inside_w)
+    return need.power_w > sum(most_w.values())
+
+
+def _paid(found: Cleared, rules: Rules, *, scarce: bool) -> Decimal | None:
+    """Return the price of every watt taken: of the dearest, or what a watt is worth that nobody has. [per MWh]"""
+    if found.price is None or not scarce:
+        return found.price
+    worth = rules.price_cap if rules.scarcity_price is None else rules.scarcity_price
+    return max(found.price, worth)
 
 
 def award_id_of(issuer: str, vpp: str, bid_id: str) -> str:
@@ -166,8 +217,8 @@ def offer_of(entry: Entry) -> Offer:
     )
 
 
-def _deal(entry: Entry, slot: Slot, power_w: int, found: Cleared, rules: Rules) -> Deal:
-    assert found.price is not None
+def _deal(entry: Entry, slot: Slot, power_w: int, price: Decimal | None, rules: Rules) -> Deal:
+    assert price is not None
     bid = entry.bid
     return Deal(
         award_id=award_id_of(rules.issuer, entry.vpp, bid.bid_id),
@@ -180,7 +231,7 @@ def _deal(entry: Entry, slot: Slot, power_w: int, found: Cleared, rules: Rules) 
         start=slot.start,
         end=slot.end,
         power_w=power_w,
-        price=found.price,
+        price=price,
         currency=bid.currency,
         dispatch=bid.dispatch,
         sustain_s=bid.sustain_s,

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -23,10 +27,12 @@ from vppd.market.accounts import Tariff, account
 from vppd.market.link import SESSION_S, Clerk
 from vppd.market.market import Market, Pace
 from vppd.market.report import results, show, write
-from vppd.market.rounds import Rules
+from vppd.market.rounds import Deal, Demand, Rules, demand_of
 from vppd.runtime.clock import SystemClock
 
 WIDTH = 130
+NEED = "60 %"
+"""Bought in every slot of which nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +104,18 @@ async def _until_over(market: Market, options: Options) -> None:
 
 def _is_settled(market: Market) -> bool:
     """Say whether all slots that are to be bought are, and every award in them has its account or was not accepted."""
-    slots = market.pace.most_slots
-    deals = market.memory.deals.values()
-    open_deals = [d for d in deals if d.state in ("new", "accepted") and account(d, market.tariff) is None]
-    return slots is not None and len(market.memory.rounds) >= slots and not open_deals
+    slots, at = market.pace.most_slots, market.clerk.now()
+    if slots is None or len(market.memory.rounds) < slots:
+        return False
+    return not any(_is_open(deal, market.tariff, at) for deal in market.memory.deals.values())
+
+
+def _is_open(deal: Deal, tariff: Tariff, at: datetime) -> bool:
+    """Say whether an award may yet be answered, ordered or accounted for."""
+    if deal.state not in ("new", "accepted"):
+        return False
+    may_be_ordered = deal.dispatch == "order" and not deal.order_id and at < deal.end
+    return may_be_ordered or account(deal, tariff) is None
 
 
 def _keep(market: Market, options: Options) -> None:
@@ -120,6 +134,16 @@ def _signer(options: Options) -> Signer:
 
 def _sentence(at: str, event: str, facts: dict[str, object]) -> str:
     return f"{at} {event} " + " ".join(f"{k}={v}" for k, v in facts.items() if v not in ("", None))
+
+
+def rules_of(issuer: str, needs: Sequence[str], **more: Any) -> Rules:
+    """Return the rules, with what is bought where as ``--need`` says. Raises ConfigError."""
+    found = [demand_of(text) for text in needs]
+    if twice := [where for where, count in Counter(where for where, _ in found).items() if count > 1]:
+        raise ConfigError(f"--need: says twice what is bought of {twice[0] or 'everything'}")
+    demands = dict(found)
+    everywhere = demands.pop("", None) or Demand.read(NEED)
+    return Rules(issuer, everywhere, demands=demands, **more)
 
 
 def broker_of(address: str, protocol: str) -> Broker:

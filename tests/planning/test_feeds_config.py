@@ -52,7 +52,7 @@ def feed(**more: Any) -> dict[str, Any]:
         ({"time_zone": "Europe/Atlantis"}, "there is no time zone 'Europe/Atlantis'"),
         ({"time_zone": "../../etc/passwd"}, "there is no time zone"),
         ({"feeds": [feed(), feed(series="price/export")]}, "name 'spot' is used twice"),
-        ({"feeds": [feed(), feed(name="other")]}, "series 'price/import' is used twice"),
+        ({"feeds": [feed(trust="never")]}, "'score' or 'always'"),
         ({"feeds": [feed(series="price/both")]}, "allowed: load/FEED"),
         ({"feeds": [feed(series="compute/x/tier4")]}, "allowed: load/FEED"),
         ({"feeds": [feed(url=...)]}, "a feed of the kind http needs url"),

@@ -15,7 +15,8 @@ import pytest
 from tests.planning import past
 from vppd.ledger.history import History, Issue, open_history
 from vppd.planning.forecast_feed import at_levels
-from vppd.planning.forecast_worker import COLD, LONG_AGO, NOTHING, _round, answer, main
+from vppd.planning.forecast_own import COLD, LONG_AGO, NOTHING
+from vppd.planning.forecast_worker import answer, main
 from vppd.snapshot import Floats
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -32,7 +33,7 @@ def after(hours: float) -> datetime:
 
 def document(path: Path, now: datetime, *series: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """Return what the daemon would ask at ``now``: hours, a day ahead."""
-    blank = {"lower": None, "upper": None, "constant": None, "feed": None}
+    blank: dict[str, Any] = {"lower": None, "upper": None, "constant": None, "feeds": []}
     return {
         "history": str(path),
         "answer": str(path.with_name("forecasts.npy")),
@@ -46,6 +47,7 @@ def document(path: Path, now: datetime, *series: Mapping[str, Any], **more: Any)
         "series": [blank | dict(one) for one in series],
         "present": {},
         "chosen": {},
+        "spoke": {},
     } | more
 
 
@@ -176,7 +178,7 @@ def test_a_constant_price_is_constant(path: Path) -> None:
     assert said["score"]["samples"] == 0
 
 
-FEED = {"name": "weather", "stale_after_s": 12 * HOUR_S}
+FEED = {"name": "weather", "stale_after_s": 12 * HOUR_S, "trusted": False}
 
 
 def issue(at: datetime, values: Floats, levels: tuple[float, ...] = (), start: datetime | None = None) -> Issue:
@@ -202,7 +204,7 @@ async def test_a_good_feed_speaks_and_is_scored_by_what_came(path: Path, weeks: 
     """Its error is that of what it said before each hour; our own method stands beside it for comparison."""
     write(path, weeks)
     await foretell(path, weeks[PV], 0.05)
-    said, values, paths = made(path, NOW, {"name": PV, "lower": 0.0, "upper": 50e3, "feed": FEED})
+    said, values, paths = made(path, NOW, {"name": PV, "lower": 0.0, "upper": 50e3, "feeds": [FEED]})
     assert (said["source"], said["reason"], said["filled"]) == ("feed:weather", "", 0)
     assert said["score"]["samples"] > 500
     assert said["score"]["pinball"] < 0.5 * said["instead"]["score"]["pinball"]
@@ -217,7 +219,7 @@ async def test_a_feed_too_sure_of_itself_is_widened_by_its_own_errors(path: Path
     """Quantiles that its past errors contradict are not taken over; those of its errors are, around its median."""
     write(path, weeks)
     await foretell(path, weeks[PV], 0.2, levels=(0.1, 0.5, 0.9))
-    said, values, _ = made(path, NOW, {"name": PV, "lower": 0.0, "upper": 50e3, "feed": FEED})
+    said, values, _ = made(path, NOW, {"name": PV, "lower": 0.0, "upper": 50e3, "feeds": [FEED]})
     assert said["source"] == "feed:weather"
     noon = 2
     assert values[-1, noon] / values[0, noon] > 1.2
@@ -228,7 +230,7 @@ async def test_a_new_feed_borrows_our_own_errors(path: Path, weeks: dict[str, Fl
     write(path, weeks)
     async with open_history(path) as history:
         history.issue(issue(NOW, np.full(24, 20e3)))
-    said, values, paths = made(path, NOW, {"name": PV, "lower": 0.0, "upper": 50e3, "feed": FEED})
+    said, values, paths = made(path, NOW, {"name": PV, "lower": 0.0, "upper": 50e3, "feeds": [FEED]})
     assert said["source"] == "feed:weather"
     assert said["score"]["samples"] == 0
     assert values[2] == pytest.approx(20e3)
@@ -241,7 +243,7 @@ async def test_the_quantiles_of_a_new_feed_are_its_own(path: Path, weeks: dict[s
     write(path, weeks)
     async with open_history(path) as history:
         history.issue(issue(NOW, np.array([[1e3] * 24, [2e3] * 24, [4e3] * 24]), (0.1, 0.5, 0.9)))
-    _, values, _ = made(path, NOW, {"name": PV, "lower": 0.0, "feed": FEED})
+    _, values, _ = made(path, NOW, {"name": PV, "lower": 0.0, "feeds": [FEED]})
     assert values[:, 5] == pytest.approx([1e3, 1.375e3, 2e3, 3.25e3, 4e3])
 
 
@@ -250,7 +252,7 @@ async def test_beyond_its_end_a_feed_is_continued(path: Path, weeks: dict[str, F
     write(path, weeks)
     async with open_history(path) as history:
         history.issue(issue(NOW, np.full(10, 20e3)))
-    said, values, paths = made(path, NOW, {"name": PV, "lower": 0.0, "upper": 50e3, "feed": FEED})
+    said, values, paths = made(path, NOW, {"name": PV, "lower": 0.0, "upper": 50e3, "feeds": [FEED]})
     assert (said["source"], said["filled"]) == ("feed:weather", 14)
     assert "does not cover all steps: 14 of 24 are by" in said["reason"]
     assert np.isfinite(values).all()
@@ -274,7 +276,7 @@ async def test_a_silent_feed_gives_way_and_it_is_said(
     async with open_history(path) as history:
         start = NOW + timedelta(hours=start_h)
         history.issue(issue(NOW + timedelta(hours=issued_h), np.full(24, 20e3), start=start))
-    said, values, _ = made(path, NOW, {"name": PV, "lower": 0.0, "feed": FEED})
+    said, values, _ = made(path, NOW, {"name": PV, "lower": 0.0, "feeds": [FEED]})
     assert said["source"] in {"seasonal", "similar-day"}
     assert complaint in said["reason"]
     assert values[:, 12] == pytest.approx(0.0)
@@ -283,7 +285,7 @@ async def test_a_silent_feed_gives_way_and_it_is_said(
 async def test_a_price_feed_that_fails_leaves_its_history_or_the_constant(path: Path) -> None:
     """With a day of recorded prices these are forecast, before that the configured price holds."""
     write(path, {})
-    feed = {"name": PRICE, "constant": 8e-5, "feed": FEED}
+    feed = {"name": PRICE, "constant": 8e-5, "feeds": [FEED]}
     said, values, _ = made(path, NOW, feed)
     assert (said["source"], said["reason"]) == ("constant", "feed 'weather' has said nothing yet")
     assert (values == 8e-5).all()
@@ -302,25 +304,6 @@ async def repeat(history: History, days: int) -> None:
         history.record(at, (PRICE,), np.array([1e-5 * (1 + at.hour)]))
         if k % 200 == 0:
             await history.flush()
-
-
-@pytest.mark.parametrize(
-    ("at", "first"),
-    [
-        ("2026-03-28T12:00+00:00", "2026-03-20T22:00+00:00"),
-        ("2026-03-29T12:00+00:00", "2026-03-20T22:00+00:00"),  # a day of 23 h, which begins by the old offset
-        ("2026-03-30T12:00+00:00", "2026-03-20T21:00+00:00"),
-    ],
-)
-def test_days_begin_when_today_began(path: Path, at: str, first: str) -> None:
-    """Rows are 24 h of UTC from this day's midnight backwards; after a change of the clock all of them move by an hour."""
-    now = datetime.fromisoformat(at)
-    whole = _round(document(path, now, time_zone="Europe/Helsinki"), datetime(2026, 3, 21, tzinfo=UTC))
-    assert whole.first.isoformat(timespec="minutes") == first
-    assert whole.start_of(whole.t) == now
-    saturdays = [i for i in range(len(whole.grid.kind_of_day)) if whole.grid.kind_of_day[i] == 1]
-    noons = [whole.first + timedelta(days=i, hours=13) for i in saturdays]
-    assert {noon.weekday() for noon in noons} == {5, 6}
 
 
 def test_levels_between_are_in_proportion_and_beyond_no_further() -> None:

@@ -34,7 +34,8 @@ def forecasts_table(found: Mapping[str, Any], console: Console | None = None) ->
     for k, reason in enumerate(reasons, 1):
         out.print(f"{k}) {reason}")
     if found["feeds"]:
-        out.print(_feeds(found["feeds"]))
+        out.print(_feeds(found["feeds"], _records(found["series"])))
+        out.print("times own: its loss as a part of that of the site's own method; below 1 is better.")
     for what, fault in (("The last round failed", found["fault"]), ("History", found["history"]["fault"])):
         if fault:
             out.print(f"[bold red]{what}:[/] {fault}")
@@ -60,14 +61,36 @@ def _score(name: str, score: Mapping[str, Any] | None) -> tuple[str, str]:
     return _said(name, score["pinball"]), f"{score['coverage'][0]:.0%}, {score['coverage'][-1]:.0%}"
 
 
-def _feeds(feeds: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("feed", "series", "from", "issued", "until", "state")
+def _records(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Return by name how each feed did."""
+    return {record["feed"]: record for row in rows for record in row.get("feeds", ())}
+
+
+def _feeds(feeds: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table("feed", "series", "from", "issued", "until", "error", "times own", "state", box=None, pad_edge=False)
     for feed in feeds:
-        state = feed["fault"] or ("stale" if feed["stale"] else "silent" if feed["issued_at"] is None else "ok")
+        record = records.get(feed["name"], {})
+        times = record.get("times_own")
         table.add_row(
-            feed["name"], feed["series"], feed["kind"], feed["issued_at"] or "-", feed.get("end") or "-", state
-        )
+            feed["name"], feed["series"], feed["kind"], _minute(feed["issued_at"]), _minute(feed.get("end")),
+            _score(feed["series"], record.get("score"))[0], "" if times is None else f"{times:.2f}", _state(feed, record),
+        )  # fmt: skip
     return table
+
+
+def _state(feed: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """Return what is wrong with a feed, or whether it is it that speaks."""
+    if feed["fault"]:
+        return str(feed["fault"])
+    if feed["issued_at"] is None:
+        return "silent"
+    if feed["stale"]:
+        return "stale"
+    return {True: "speaks", False: "silent" if record.get("reason") else "waits"}.get(record.get("speaks", ...), "ok")
+
+
+def _minute(at: str | None) -> str:
+    return "-" if at is None else at[:16]
 
 
 def bars(values: Sequence[float | None], count: int = BAR_COUNT) -> str:

@@ -50,6 +50,8 @@ class ForecastFeedConfig(Table):
     """Asked or looked at so often. [s]"""
     stale_after_s: PositiveFloat = 86_400.0
     """What was said longer ago is not used; of an OpenADR server 7,200. [s]"""
+    trust: Literal["score", "always"] = "score"
+    """Whether it gives way to who has done clearly better, or speaks whenever it is fresh."""
     timeout_s: PositiveFloat = 20.0
     token_file: Path | None = None
     """Sent as a bearer token."""
@@ -126,6 +128,7 @@ class ForecastConfig(Table):
     history_days: Annotated[float, Field(ge=2.0, le=800.0)] = 100.0
     """What was measured is kept so long."""
     feeds: tuple[ForecastFeedConfig, ...] = ()
+    """Of several for one series the first is preferred until scores say otherwise."""
 
     @model_validator(mode="after")
     def _on_grid(self) -> Self:
@@ -145,11 +148,10 @@ class ForecastConfig(Table):
     @field_validator("feeds")
     @classmethod
     def _apart(cls, feeds: tuple[ForecastFeedConfig, ...]) -> tuple[ForecastFeedConfig, ...]:
-        for what in ("name", "series"):
-            said = [getattr(feed, what) for feed in feeds]
-            twice = sorted({value for value in said if said.count(value) > 1})
-            if twice:
-                raise ValueError(f"{what} {twice[0]!r} is used twice")
+        names = [feed.name for feed in feeds]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"name {twice[0]!r} is used twice")
         return feeds
 
 

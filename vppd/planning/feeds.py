@@ -37,7 +37,7 @@ from vppd.snapshot import Plant
 FIRST_AGAIN_S, LAST_AGAIN_S = 5.0, 300.0
 """A feed that cannot be reached is tried again after so long at first, and at last. [s]"""
 MEASURED = ("load/", "generation/", "compute/")
-"""Series whose truth is measured; that of the others is what their feed said of the present."""
+"""Series whose truth is measured; that of the others is what their first feed that knows said of the present."""
 
 log = structlog.get_logger()
 
@@ -81,11 +81,12 @@ class Feeds:
                     group.create_task(self._listen(feed) if feed.config.kind == "mqtt" else self._poll(feed))
 
     def quotes(self, at: datetime) -> dict[str, float]:
-        """Return what the feeds of prices and carbon say of a moment, by series [its units]."""
-        found = {}
+        """Return what the feeds of prices and carbon say of a moment, by series [its units]: of several the first that knows."""
+        found: dict[str, float] = {}
         for feed in self._feeds:
-            if not feed.config.series.startswith(MEASURED) and (value := feed.value(at)) is not None:
-                found[feed.config.series] = value
+            series = feed.config.series
+            if series not in found and not series.startswith(MEASURED) and (value := feed.value(at)) is not None:
+                found[series] = value
         return found
 
     def view(self) -> list[dict[str, Any]]:

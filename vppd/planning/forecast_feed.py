@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 
 from vppd.core.forecast.outlook import MEDIAN_FRAC, resampled
 from vppd.core.forecast.point import Grid
-from vppd.core.forecast.quantiles import Forecast, Score, Trial, held_back, pinball
+from vppd.core.forecast.quantiles import Forecast, ahead_of, held_back, scored
 from vppd.ledger.history import Issue
 from vppd.ledger.history_reader import HistoryReader
-from vppd.snapshot import Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """The grid that all series of one round share: step ``t`` is under way."""
-
-    now: datetime
-    first: datetime
-    """Beginning of the history."""
-    grid: Grid
-    t: int
-    """Steps of the history."""
-    steps: int
-    """Steps ahead."""
-    levels: tuple[float, ...]
-    trial: Trial = field(default_factory=Trial)
-
-    def at(self, origin: int) -> datetime:
-        """Return the moment of an origin; that of the newest is now."""
-        return self.now if origin >= self.t else self.start_of(origin)
-
-    def start_of(self, origin: int) -> datetime:
-        """Return the beginning of a step of the history, or of one ahead."""
-        return self.first + timedelta(seconds=origin * self.grid.step_s)
+from vppd.planning.forecast_round import Round
+from vppd.snapshot import Floats, Ints
 
 
 class SaidBefore:
@@ -49,16 +26,29 @@ class SaidBefore:
         self._known: dict[int, Issue | None] = {}
 
     @property
-    def newest(self) -> Issue | None:
-        """Return what it said last, however long ago."""
-        return self._reader.newest_issue(self._feed, self._series, self._round.now)
+    def now(self) -> Issue | None:
+        """Return what it says now, None when it is stale or has said nothing."""
+        return self._by(self._round.t)
 
-    def method(self, history: Floats, steps: int, grid: Grid) -> Floats:
-        """Return what the feed expected at the end of ``history``, (steps,): its median, or its only value."""
-        issue = self._by(len(history))
+    def silence(self) -> str:
+        """Return why it is not used."""
+        newest = self._reader.newest_issue(self._feed, self._series, self._round.now)
+        if newest is None:
+            return f"feed {self._feed!r} has said nothing yet"
+        if self._round.now - newest.issued_at > self._stale_after:
+            at, limit_s = newest.issued_at.isoformat(timespec="seconds"), self._stale_after.total_seconds()
+            return f"feed {self._feed!r} is stale: what it said at {at} is more than {limit_s:g} s old"
+        return f"feed {self._feed!r} says nothing of the time to come"
+
+    def method(self, history: Floats, origins: Ints, steps: int, grid: Grid) -> Floats:
+        """Return what the feed expected at each origin, (o, steps): its median, or its only value."""
+        return np.stack([self._expected(origin, steps) for origin in origins.tolist()])
+
+    def _expected(self, origin: int, steps: int) -> Floats:
+        issue = self._by(origin)
         if issue is None:
             return np.full(steps, np.nan)
-        rows = self._on_grid(issue, len(history), steps)
+        rows = self._on_grid(issue, origin, steps)
         return np.asarray(at_levels(issue.levels, rows, (MEDIAN_FRAC,))[0] if issue.levels else rows[0])
 
     def quantiles(self, origin: int) -> Floats | None:
@@ -97,23 +87,11 @@ def own_quantiles(said: SaidBefore, history: Floats, found: Forecast, whole: Rou
     now = said.quantiles(whole.t)
     if now is None:
         return found
-    values, truth = [], []
-    for origin in held_back(whole.t, whole.steps, whole.grid, whole.trial).tolist():
-        rows, real = said.quantiles(origin), history[origin : origin + whole.steps]
-        if rows is not None:
-            values.append(rows[:, : len(real)])
-            truth.append(real)
-    score = _scored(whole.levels, values, truth)
+    origins = held_back(whole.t, whole.grid, whole.trial)
+    blank = np.full((len(whole.levels), whole.steps), np.nan)
+    rows = [said.quantiles(origin) for origin in origins.tolist()]
+    values = np.stack([blank, *(blank if row is None else row for row in rows)], axis=1)[:, 1:]
+    score, trials = scored(whole.levels, values, ahead_of(history, origins, whole.steps), len(origins))
     if found.score.known and (not score.known or found.score.pinball < score.pinball):
         return found
-    return Forecast(found.method, found.step_s, found.levels, now, score, found.paths)
-
-
-def _scored(levels: tuple[float, ...], values: Sequence[Floats], truth: Sequence[Floats]) -> Score:
-    rows = np.concatenate(values, axis=1) if values else np.zeros((len(levels), 0))
-    real = np.concatenate(truth) if truth else np.zeros(0)
-    sure = np.isfinite(real) & np.isfinite(rows).all(axis=0)
-    if not sure.any():
-        return Score(np.inf, np.full(len(levels), np.nan), 0)
-    rows, real = rows[:, sure], real[sure]
-    return Score(pinball(levels, rows, real), (real[None, :] <= rows).mean(axis=1), int(sure.sum()))
+    return replace(found, values=now, score=score, trials=trials)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from vppd.core.forecast.outlook import Outlook
+from vppd.core.forecast.quantiles import LEVELS
 from vppd.snapshot import Floats
 
 SHOWN_FRAC = (0.1, 0.5, 0.9)
@@ -22,6 +23,7 @@ def forecasts_view(
     shown, left = [], SHOWN_VALUES
     for one in told:
         row = {k: one[k] for k in ("name", "source", "reason", "filled")} | {"instead": one.get("instead")}
+        row["feeds"] = [_heard(feed) for feed in one.get("feeds", ())]
         found = outlook.get(one["name"])
         if found is not None:
             rows = [found.forecast.at(level) for level in SHOWN_FRAC]
@@ -36,6 +38,11 @@ def forecasts_view(
             }
         shown.append(row)
     return {"made_at": now.isoformat(), "took_s": round(took_s, 3), "series": shown}
+
+
+def _heard(feed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a feed did; its coverage is that of the levels that are shown."""
+    return dict(feed) | {"score": None if feed["score"] is None else _score(feed["score"], LEVELS)}
 
 
 def _score(score: Mapping[str, Any], levels: Sequence[float]) -> dict[str, Any]:

@@ -45,6 +45,8 @@ AFTER_S = 3.0
 FEED = "feed:"
 ANYWHERE = ("price/import", "price/export", "carbon")
 """Series that are not of the plant."""
+CONTRACT = "contract/"
+"""Nor are these: only a feed knows of them."""
 
 log = structlog.get_logger()
 
@@ -182,6 +184,7 @@ class Forecaster:
             "series": self._series,
             "present": self._recorder.present(),
             "chosen": {name: method for name, (method, since_s) in self._chosen.items() if mono_s - since_s < CHOSEN_S},
+            "spoke": {name: found.source for name, found in self.outlook.items()},
         }
 
     def _choose(self, before: Mapping[str, str], mono_s: float) -> None:
@@ -246,8 +249,12 @@ def _series(
     plant: Plant, names: Sequence[str], feeds: Sequence[ForecastFeedConfig], constants: Mapping[str, float]
 ) -> list[dict[str, Any]]:
     """Return what is to be forecast, prices first, in the words of the worker."""
-    said = {feed.series: {"name": feed.name, "stale_after_s": feed.stale_after_s} for feed in feeds}
+    said: dict[str, list[dict[str, Any]]] = {}
+    for feed in feeds:
+        terms = {"name": feed.name, "stale_after_s": feed.stale_after_s, "trusted": feed.trust == "always"}
+        said.setdefault(feed.series, []).append(terms)
     outside = [name for name in ANYWHERE if name in said or name in constants]
+    outside += [name for name in said if name.startswith(CONTRACT)]
     most_w = _most(plant)
     return [
         {
@@ -255,7 +262,7 @@ def _series(
             "lower": None if name.startswith(("load/", "price/")) else 0.0,
             "upper": most_w.get(name),
             "constant": constants.get(name),
-            "feed": said.get(name),
+            "feeds": said.get(name, []),
         }
         for name in (*outside, *names)
     ]

@@ -7,7 +7,7 @@ The newest origins are held back: what the quantiles would have been without the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -51,6 +51,16 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Trials:
+    """The losses behind a score, so that two forecasts can be compared where both said something."""
+
+    losses: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    """(o, h) pinball loss by origin held back and step ahead, in the units of the series; NaN where nothing was said or measured."""
+    learnt: int = 0
+    """Origins whose errors were known before those held back."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Forecast:
     """Quantiles of the steps to come."""
 
@@ -63,8 +73,9 @@ class Forecast:
     paths: Floats
     """(i, h) what the steps would be if the errors made at this time on past day i were made again, oldest first; NaN where unknown.
 
-    With histories of one length, grid and trial, row i is the same past moment in every series: rows are joint samples.
+    With histories of one length, step and trial, row i is the same past moment in every series: rows are joint samples.
     """
+    trials: Trials = field(default_factory=Trials)
 
     def at(self, level_frac: float) -> Floats:
         """Return the steps at one level, (h,). Raises KeyError for a level that was not asked for."""
@@ -108,16 +119,36 @@ def forecast(
 
 def pinball(levels: Iterable[float], values: Floats, truth: Floats) -> float:
     """Return the mean quantile loss of (q, n) values, missing ones left out (Koenker and Bassett 1978)."""
-    tau = np.asarray(list(levels))[:, None]
-    miss = truth[None, :] - values
-    loss = np.maximum(tau * miss, (tau - 1.0) * miss)
+    loss = _losses(tuple(levels), values, truth)
     return float(np.nanmean(loss)) if np.isfinite(loss).any() else np.inf
 
 
-def held_back(t: int, steps: int, grid: Grid, trial: Trial = Trial()) -> Ints:
+def scored(levels: tuple[float, ...], values: Floats, truth: Floats, learnt: int) -> tuple[Score, Trials]:
+    """Return how quantiles (q, o, h) did against what came true (o, h); ``learnt`` as in ``Trials``."""
+    losses = _losses(levels, values, truth).mean(axis=0)
+    sure = np.isfinite(losses)
+    if not sure.any():
+        return Score(np.inf, np.full(len(levels), np.nan), 0), Trials(losses, learnt)
+    covered = (truth[sure][None, :] <= values[:, sure]).mean(axis=1)
+    return Score(float(losses[sure].mean()), covered, int(sure.sum())), Trials(losses, learnt)
+
+
+def held_back(t: int, grid: Grid, trial: Trial = Trial()) -> Ints:
     """Return the origins on which alone a forecast is scored."""
-    origins = _origins(t, steps, grid, trial)
-    return origins[int(np.ceil(len(origins) * (1.0 - HELD_BACK_FRAC))) :]
+    origins = _origins(t, grid, trial)
+    return origins[_learnt(len(origins)) :]
+
+
+def ahead_of(history: Floats, origins: Ints, steps: int) -> Floats:
+    """Return what came true after each origin, (o, steps); NaN where nobody knows yet."""
+    at = origins[:, None] + np.arange(steps)
+    return np.where(at < len(history), np.append(history, np.nan)[np.minimum(at, len(history))], np.nan)
+
+
+def _losses(levels: tuple[float, ...], values: Floats, truth: Floats) -> Floats:
+    tau = np.asarray(levels).reshape(-1, *(1,) * truth.ndim)
+    miss = truth[None] - values
+    return np.asarray(np.maximum(tau * miss, (tau - 1.0) * miss))
 
 
 def _forecast(
@@ -130,62 +161,62 @@ def _forecast(
     bounds: tuple[float, float],
     trial: Trial,
 ) -> Forecast:
-    errors = _back_test(method, history, steps, grid, trial)
-    score = _score(errors, history, levels, bounds, steps, grid, trial)
-    point = method(history, steps, grid)
-    bucket = _bucket(len(history), steps, grid)
-    values = _values(point, _spread(errors, levels)[:, bucket], bounds)
-    paths = np.clip(point[None, :] + errors.error[_alike(len(history), steps, grid, trial)], *bounds)
-    return Forecast(name, grid.step_s, levels, values, score, paths)
+    t = len(history)
+    origins = _origins(t, grid, trial)
+    point = method(history, np.append(origins, t), steps, grid)
+    bucket = _bucket(np.append(origins, t), steps, grid)
+    errors = _Errors(point[:-1], ahead_of(history, origins, steps) - point[:-1], bucket[:-1])
+    score, trials = _score(errors, history, origins, levels, bounds)
+    spread = np.nan_to_num(_spread(errors.error, errors.bucket, levels))
+    values = _values(point[-1], spread[:, bucket[-1]], bounds)
+    paths = np.clip(point[-1] + errors.error[_alike(origins, t, grid, trial)], *bounds)
+    return Forecast(name, grid.step_s, levels, values, score, paths, trials)
 
 
-def _origins(t: int, steps: int, grid: Grid, trial: Trial) -> Ints:
+def _origins(t: int, grid: Grid, trial: Trial) -> Ints:
     """Return the origins of the back-test, each with the truth of at least one step behind it."""
     every = max(1, round(trial.every_s / grid.step_s))
     first = max(grid.day, t - round(trial.reach_s / grid.step_s))
     return np.arange(t - 1, first - 1, -every)[::-1]
 
 
-def _alike(t: int, steps: int, grid: Grid, trial: Trial) -> Bools:
+def _learnt(origins: int) -> int:
+    """Return how many of the origins, the oldest ones, are not held back."""
+    return int(np.ceil(origins * (1.0 - HELD_BACK_FRAC)))
+
+
+def _alike(origins: Ints, t: int, grid: Grid, trial: Trial) -> Bools:
     """Say which origins are at the time of day it is now: what went wrong at night says nothing of noon."""
-    apart = np.abs(t - 1 - _origins(t, steps, grid, trial)) % grid.day
+    apart = np.abs(t - 1 - origins) % grid.day
     return np.asarray(np.minimum(apart, grid.day - apart) * grid.step_s <= 0.5 * trial.every_s)
 
 
-def _back_test(method: Method, history: Floats, steps: int, grid: Grid, trial: Trial) -> _Errors:
-    origins = _origins(len(history), steps, grid, trial)
-    point, error = np.full((len(origins), steps), np.nan), np.full((len(origins), steps), np.nan)
-    bucket = np.zeros((len(origins), steps), dtype=np.int64)
-    for row, origin in enumerate(origins):
-        truth = history[origin : origin + steps]
-        point[row] = method(history[:origin], steps, grid)
-        error[row, : len(truth)] = truth - point[row, : len(truth)]
-        bucket[row] = _bucket(origin, steps, grid)
-    return _Errors(point, error, bucket)
-
-
-def _bucket(origin: int, steps: int, grid: Grid) -> Ints:
-    """Return to which errors each step ahead belongs, (h,): lead times PARTS_OF_DAY and part of the day."""
+def _bucket(origins: Ints, steps: int, grid: Grid) -> Ints:
+    """Return to which errors each step ahead belongs, (o, h): lead times PARTS_OF_DAY and part of the day."""
     ahead = np.arange(steps)
     lead = np.searchsorted(np.asarray(LEAD_EDGES_S), (ahead + 1) * grid.step_s - 1e-6)
-    part = (origin + ahead) % grid.day * PARTS_OF_DAY // grid.day
-    return np.asarray(lead * PARTS_OF_DAY + part, dtype=np.int64)
+    part = grid.wall(0, int(origins.max()) + steps) % grid.day * PARTS_OF_DAY // grid.day
+    return np.asarray(lead * PARTS_OF_DAY + part[origins[:, None] + ahead], dtype=np.int16)
 
 
 def _values(point: Floats, spread: Floats, bounds: tuple[float, float]) -> Floats:
-    return np.asarray(np.clip(np.maximum.accumulate(point[None, :] + spread, axis=0), *bounds))
+    return np.asarray(np.clip(np.maximum.accumulate(point[None] + spread, axis=0), *bounds))
 
 
-def _spread(errors: _Errors, levels: tuple[float, ...]) -> Floats:
-    """Return the quantiles of the errors that belong together, (q, buckets); zero where none has been made."""
-    found = np.zeros((len(levels), PARTS_OF_DAY * (len(LEAD_EDGES_S) + 1)))
-    finite = np.isfinite(errors.error)
+def _spread(error: Floats, bucket: Ints, levels: tuple[float, ...]) -> Floats:
+    """Return the quantiles of the errors that belong together, (q, buckets); NaN where none has been made."""
+    leads = len(LEAD_EDGES_S) + 1
+    found = np.full((len(levels), PARTS_OF_DAY * leads), np.nan)
+    finite = np.isfinite(error)
+    belongs, made = bucket[finite], error[finite]
+    made = made[np.argsort(belongs, kind="stable")]
+    edges = np.concatenate([[0], np.cumsum(np.bincount(belongs, minlength=found.shape[1]))])
     for own in range(found.shape[1]):
-        made = errors.error[finite & (errors.bucket == own)]
-        if len(made) < LEAST_ERRORS:
-            made = errors.error[finite & (errors.bucket // PARTS_OF_DAY == own // PARTS_OF_DAY)]
-        if len(made):
-            found[:, own] = _quantiles(made, levels)
+        begin, end = edges[own], edges[own + 1]
+        if end - begin < LEAST_ERRORS:
+            begin, end = edges[own // PARTS_OF_DAY * PARTS_OF_DAY], edges[(own // PARTS_OF_DAY + 1) * PARTS_OF_DAY]
+        if end > begin:
+            found[:, own] = _quantiles(made[begin:end], levels)
     return found
 
 
@@ -197,36 +228,22 @@ def _quantiles(made: Floats, levels: tuple[float, ...]) -> Floats:
     below = np.clip(np.floor(tau * (n + 1)) - 1, 0, n - 1)
     above = np.clip(np.ceil(tau * (n + 1)) - 1, 0, n - 1)
     place = np.where(tau < 0.5, below, above).astype(np.int64)
-    return np.asarray(np.where(tau == 0.5, np.median(ordered), ordered[place]))
+    middle = 0.5 * (ordered[(n - 1) // 2] + ordered[n // 2])
+    return np.asarray(np.where(tau == 0.5, middle, ordered[place]))
 
 
 def _score(
-    errors: _Errors,
-    history: Floats,
-    levels: tuple[float, ...],
-    bounds: tuple[float, float],
-    steps: int,
-    grid: Grid,
-    trial: Trial,
-) -> Score:
-    """Return pinball loss and coverage on the origins held back, with quantiles from truths that were known before them."""
-    origins = _origins(len(history), steps, grid, trial)
-    held = int(np.ceil(len(origins) * (1.0 - HELD_BACK_FRAC)))
+    errors: _Errors, history: Floats, origins: Ints, levels: tuple[float, ...], bounds: tuple[float, float]
+) -> tuple[Score, Trials]:
+    """Return loss and coverage on the origins held back, with quantiles from truths that were known before them."""
+    held = _learnt(len(origins))
     if held < 1 or held >= len(origins):
-        return Score(np.inf, np.full(len(levels), np.nan), 0)
+        return Score(np.inf, np.full(len(levels), np.nan), 0), Trials()
     known = _known_before(errors.error[:held], origins[:held], origins[held])
-    spread = _spread(_Errors(errors.point[:held], known, errors.bucket[:held]), levels)
-    found, truth = [], []
-    for row in range(held, len(origins)):
-        real = history[origins[row] : origins[row] + steps]
-        found.append(_values(errors.point[row], spread[:, errors.bucket[row]], bounds)[:, : len(real)])
-        truth.append(real)
-    values, real = np.concatenate(found, axis=1), np.concatenate(truth)
-    sure: Bools = np.isfinite(real) & np.isfinite(values).all(axis=0)
-    if not sure.any():
-        return Score(np.inf, np.full(len(levels), np.nan), 0)
-    values, real = values[:, sure], real[sure]
-    return Score(pinball(levels, values, real), (real[None, :] <= values).mean(axis=1), int(sure.sum()))
+    spread = _spread(known, errors.bucket[:held], levels)
+    values = _values(errors.point[held:], spread[:, errors.bucket[held:]], bounds)
+    learnt = int(np.isfinite(known).any(axis=1).sum())
+    return scored(levels, values, ahead_of(history, origins[held:], errors.point.shape[1]), learnt)
 
 
 def _known_before(error: Floats, origins: Ints, until: int) -> Floats:

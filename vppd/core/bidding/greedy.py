@@ -36,7 +36,10 @@ def _worth_of_a_step(resources: Sequence[Resource], lot: Lot) -> float:
 
 
 def _best_per_w(resources: Sequence[Resource], lot: Lot) -> float:
-    return max((lot.net_per_w(resource) for resource in resources if suits(resource, lot)), default=0.0)
+    """Return the most that a watt of a lot may earn; 0 where nothing stands on one of its sides."""
+    able = [resource for resource in resources if suits(resource, lot)]
+    best = [max((lot.net_per_w(r) for r in able if r.direction == side), default=0.0) for side in lot.sides]
+    return sum(best) if min(best) > 0.0 else 0.0
 
 
 class _Store:
@@ -56,39 +59,41 @@ class _Store:
 
     def take(self, lot: Lot) -> tuple[float, Drawn]:
         """Take what a lot can be given and return its offer [W] and what is drawn; nothing when it is too little."""
-        order = self._order(lot)
         kept = self._copy()
-        drawn = self._draw(order, lot, lot.max_w)
-        total_w = sum(w for _, w in drawn)
-        offer_w = float(np.floor(total_w / lot.step_w * (1.0 + 1e-12) + 1e-9)) * lot.step_w
-        if offer_w < total_w:
+        drawn = [self._draw(self._order(lot, side), lot, lot.max_w) for side in lot.sides]
+        totals_w = [sum(w for _, w in own) for own in drawn]
+        offer_w = float(np.floor(min(totals_w) / lot.step_w * (1.0 + 1e-12) + 1e-9)) * lot.step_w
+        offer_w = offer_w if offer_w >= lot.min_w else 0.0
+        if any(offer_w < total_w for total_w in totals_w):
             self._left_w, self._joint_w, self._used = kept
-            is_enough = offer_w > 0.0 and offer_w >= lot.min_w
-            drawn = self._draw(order, lot, offer_w) if is_enough else []
-        elif offer_w < lot.min_w:
-            self._left_w, self._joint_w, self._used = kept
-            drawn = []
-        if not drawn:
+            drawn = [self._draw(self._order(lot, side), lot, offer_w) for side in lot.sides] if offer_w > 0.0 else []
+        found = tuple(pair for own in drawn for pair in own)
+        if not found:
             return 0.0, ()
         self._in_force = [was or bound.is_of(lot) for was, bound in zip(self._in_force, self.together, strict=True)]
-        return offer_w, tuple(drawn)
+        return offer_w, found
 
     def hold(self, lot: Lot) -> tuple[float, Drawn, float]:
         """Take all of a lot, more than is left where it must be; return it, what is drawn, and how much is not there. [W]"""
-        order = self._order(lot)
-        drawn = dict(self._draw(order, lot, lot.max_w))
-        short_w = lot.max_w - sum(drawn.values())
-        if order and short_w > 0.0:
-            self._subtract(order[-1], lot, short_w)
-            name = self.resources[order[-1]].name
-            drawn[name] = drawn.get(name, 0.0) + short_w
-        return lot.max_w, tuple(drawn.items()), short_w
+        found: dict[str, float] = {}
+        most_short_w = 0.0
+        for side in lot.sides:
+            order = self._order(lot, side)
+            drawn = dict(self._draw(order, lot, lot.max_w))
+            short_w = lot.max_w - sum(drawn.values())
+            if order and short_w > 0.0:
+                self._subtract(order[-1], lot, short_w)
+                name = self.resources[order[-1]].name
+                drawn[name] = drawn.get(name, 0.0) + short_w
+            found |= drawn
+            most_short_w = max(most_short_w, short_w)
+        return lot.max_w, tuple(found.items()), most_short_w
 
-    def _order(self, lot: Lot) -> list[int]:
+    def _order(self, lot: Lot, side: str) -> list[int]:
         able = [
             r
             for r, resource in enumerate(self.resources)
-            if suits(resource, lot) and (lot.is_held or lot.net_per_w(resource) > 0.0)
+            if resource.direction == side and suits(resource, lot) and (lot.is_held or lot.net_per_w(resource) > 0.0)
         ]
         return sorted(able, key=lambda r: (self.resources[r].cost_per_wh, -self.resources[r].response_s))
 

@@ -10,11 +10,14 @@ import numpy as np
 from vppd.snapshot import Floats, Ints
 
 INF = np.inf
+SYMMETRIC = "symmetric"
+"""As much of either direction: such a lot draws its power twice, from those that give it up and from those that give it down."""
+SIDES = ("up", "down")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resource:
-    """Something that can give power one way."""
+    """Something that can give power one way; what can give it both ways is two of them, with names of their own."""
 
     name: str
     direction: str
@@ -53,6 +56,7 @@ class Lot:
 
     name: str
     direction: str
+    """up, down or symmetric."""
     first_step: int
     last_step: int
     """Both included."""
@@ -86,16 +90,22 @@ class Lot:
         """Say whether a step is one of its, or of the ``after`` next ones."""
         return self.first_step <= step <= self.last_step + after
 
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """Return the directions in which it draws its power, all of it in each."""
+        return SIDES if self.direction == SYMMETRIC else (self.direction,)
+
     def net_per_w(self, resource: Resource) -> float:
-        """Return what a watt of a resource is expected to earn."""
-        return max(self.worth_per_w - self.use_h * resource.cost_per_wh, self.least_per_w)
+        """Return what a watt of a resource is expected to earn: of a symmetric lot half, the other side earns the rest."""
+        whole = max(self.worth_per_w - self.use_h * resource.cost_per_wh, self.least_per_w)
+        return whole / len(self.sides)
 
 
 @dataclass(frozen=True, slots=True)
 class Together:
     """What is sure of several resources at once in a slot: more than is sure of each, as not all fail in the same minute.
 
-    No step of the slot may have more drawn of them, once any lot of this slot is sold.
+    Or less, where what they give has to fit through the same connection. No step of the slot may have more drawn of them, once any lot of this slot is sold.
     """
 
     direction: str
@@ -109,16 +119,18 @@ class Together:
     """A lot of this slot is sold already."""
     least_s: float = 0.0
     """Only lots of the slot that ask for no less time than this need it: those in more of a hurry cannot have all resources. [s]"""
+    of: str = ""
+    """Direction of the lots that need it; empty: its own. Symmetric ones trust each side with a part of what may be missed."""
 
     def bounds(self, lot: Lot, name: str) -> bool:
         """Say whether what the lot draws of a resource counts."""
-        return self.direction == lot.direction and lot.activation_s <= self.within_s and name in self.names
+        return self.direction in lot.sides and lot.activation_s <= self.within_s and name in self.names
 
     def is_of(self, lot: Lot) -> bool:
         """Say whether the lot, once sold, needs this bound."""
         return (
             (self.first_step, self.last_step) == (lot.first_step, lot.last_step)
-            and self.direction == lot.direction
+            and (self.of or self.direction) == lot.direction
             and self.least_s <= lot.activation_s <= self.within_s
         )
 
@@ -148,7 +160,7 @@ class Split:
 def suits(resource: Resource, lot: Lot) -> bool:
     """Say whether a resource may stand behind a lot."""
     return (
-        resource.direction == lot.direction
+        resource.direction in lot.sides
         and resource.response_s <= lot.activation_s
         and resource.cost_per_wh <= lot.limit_per_wh
     )

@@ -9,15 +9,19 @@ from datetime import datetime
 
 from vppd.core.bidding.bid import Bid
 from vppd.core.bidding.greedy import greedy
-from vppd.core.bidding.lots import Lot, Resource, Together, suits
+from vppd.core.bidding.lots import SIDES, Lot, Resource, Together, suits
 from vppd.core.bidding.pooling import sure
 from vppd.core.bidding.quote import EPSILON_FRAC, Block, Charges, Reading, Step, price_curve
 from vppd.core.bidding.split import split
-from vppd.core.bidding.stock import INF, Claim, Horizon, Sale, Stock, bid_id, energy_h
+from vppd.core.bidding.stock import INF, Claim, Horizon, Room, Sale, Stock, bid_id, energy_h
 from vppd.model import Interval
 
-__all__ = ["Claim", "Offering", "Sale", "Stock", "Unsold", "bid_id", "energy_h", "offering", "offers"]
+__all__ = ["Claim", "Offering", "Room", "Sale", "Stock", "Unsold", "bid_id", "energy_h", "offering", "offers"]
 
+_NOISE_W = 1e-6
+"""Less than this is left over from adding floats."""
+_SHORT_W = 1.0
+"""Less than this is not missing."""
 _LEAST_FRAC = 1e-3
 """What is not expected to be taken is worth this part of its price, so that it is still offered where nothing else uses it."""
 
@@ -56,9 +60,10 @@ def offers(
     step_s: float,
     reading: Reading = Reading.MINUTES,
     limit_s: float = 2.0,
+    rooms: Sequence[Room] = (),
 ) -> tuple[Bid, ...]:
     """Return the bids of ``offering``."""
-    return offering(sales, stocks, held, start=start, step_s=step_s, reading=reading, limit_s=limit_s).bids
+    return offering(sales, stocks, held, start=start, step_s=step_s, reading=reading, limit_s=limit_s, rooms=rooms).bids
 
 
 def offering(
@@ -70,51 +75,85 @@ def offering(
     step_s: float,
     reading: Reading = Reading.MINUTES,
     limit_s: float = 2.0,
+    rooms: Sequence[Room] = (),
 ) -> Offering:
     """Return the bids worth most together, after all that is held, with what the stocks are sure to give.
 
     ``start`` is the beginning of the stocks' step 0. ``held`` must hold everything that can be called: obligations of all products,
     bids whose gate is closed and that may be awarded yet, and bids on the wire that are not among ``sales``.
-    Raises ValueError when the stocks' samples do not belong together.
+    ``rooms`` say what stocks together can give no more than. Raises ValueError when samples do not belong together.
     """
-    horizon = Horizon(start, step_s, _steps_of(stocks))
-    lots = [_lot(sale, stocks, horizon) for sale in sales]
-    claims = [_held_lot(claim, horizon) for claim in held]
-    wanted = [lot for lot in (*claims, *lots) if _is_inside(lot, horizon)]
+    horizon = Horizon(start, step_s, _steps_of(stocks, rooms))
+    lots = [*(_held_lot(claim, horizon) for claim in held), *(_lot(sale, stocks, horizon) for sale in sales)]
     epsilons = [*(EPSILON_FRAC for _ in held), *(sale.epsilon_frac for sale in sales)]
-    epsilons = [frac for frac, lot in zip(epsilons, (*claims, *lots), strict=True) if _is_inside(lot, horizon)]
-    resources, together = sure(stocks, wanted, epsilons, reading)
-    found = split(resources, wanted, together, limit_s=limit_s)
-    drawn, short = iter(found.drawn_w), iter(found.short_w)
-    held_behind = tuple(next(drawn) if _is_inside(lot, horizon) else () for lot in claims)
-    short_w = tuple(next(short) if _is_inside(lot, horizon) else 0.0 for lot in claims)
+    wanted = [
+        (i, lot, frac) for i, (lot, frac) in enumerate(zip(lots, epsilons, strict=True)) if _is_inside(lot, horizon)
+    ]
+    found = _decided(stocks, wanted, rooms, reading, limit_s)
     bids, unsold, behind = [], [], {}
-    for sale, lot in zip(sales, lots, strict=True):
-        own = next(drawn) if _is_inside(lot, horizon) else ()
-        bid = _bid(sale, resources, own)
+    for i, sale in enumerate(sales, start=len(held)):
+        bid = _bid(sale, found.resources, found.drawn_w.get(i, ()))
         if bid is not None:
             bids.append(bid)
-            behind[bid.bid_id] = own
+            behind[bid.bid_id] = found.drawn_w[i]
         else:
-            reason = _reason(lot, resources, together) if _is_inside(lot, horizon) else _outside(lot)
-            unsold.append(Unsold(sale.product, sale.interval, reason))
-    return Offering(tuple(bids), tuple(unsold), short_w, behind, held_behind, found.status)
+            unsold.append(Unsold(sale.product, sale.interval, _reason(lots[i], found, horizon, i)))
+    claims = range(len(held))
+    short_w, held_behind = (found.short_w.get(i, 0.0) for i in claims), (found.drawn_w.get(i, ()) for i in claims)
+    return Offering(tuple(bids), tuple(unsold), tuple(short_w), behind, tuple(held_behind), found.status)
 
 
-def _steps_of(stocks: Sequence[Stock]) -> int:
-    if len({stock.paths_w.shape[1] for stock in stocks}) > 1:
+Wanted = tuple[int, Lot, float]
+"""The place of a lot among all, and its accepted probability that what is sold is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """What is drawn for which lot, by place among all."""
+
+    resources: Sequence[Resource]
+    together: Sequence[Together]
+    drawn_w: Mapping[int, tuple[tuple[str, float], ...]]
+    short_w: Mapping[int, float]
+    status: str
+
+
+def _decided(
+    stocks: Sequence[Stock], wanted: Sequence[Wanted], rooms: Sequence[Room], reading: Reading, limit_s: float
+) -> _Decided:
+    """Return the split; without sales for a schedule where these would keep from recovering what is sold already."""
+    found = _tried(stocks, wanted, rooms, reading, limit_s)
+    patient = [(i, lot, frac) for i, lot, frac in wanted if lot.is_held or not lot.is_delivered]
+    missing_w = sum(found.short_w.values())
+    if missing_w > _SHORT_W and len(patient) < len(wanted):
+        without = _tried(stocks, patient, rooms, reading, limit_s)
+        if sum(without.short_w.values()) < missing_w - _SHORT_W:
+            return without
+    return found
+
+
+def _tried(
+    stocks: Sequence[Stock], wanted: Sequence[Wanted], rooms: Sequence[Room], reading: Reading, limit_s: float
+) -> _Decided:
+    lots = [lot for _, lot, _ in wanted]
+    resources, together = sure(stocks, lots, [frac for _, _, frac in wanted], reading, rooms)
+    found = split(resources, lots, together, limit_s=limit_s)
+    places = [i for i, _, _ in wanted]
+    drawn_w, short_w = dict(zip(places, found.drawn_w, strict=True)), dict(zip(places, found.short_w, strict=False))
+    return _Decided(resources, together, drawn_w, short_w, found.status)
+
+
+def _steps_of(stocks: Sequence[Stock], rooms: Sequence[Room]) -> int:
+    samples = [*(stock.paths_w for stock in stocks), *(room.room_w for room in rooms)]
+    if len({found_w.shape[1] for found_w in samples}) > 1:
         raise ValueError("the samples of all stocks need the same steps")
-    if len({len(stock.paths_w) for stock in stocks if len(stock.paths_w) > 1}) > 1:
+    if len({len(found_w) for found_w in samples if len(found_w) > 1}) > 1:
         raise ValueError("row i of all stocks must be the same moment: they have different numbers of rows")
     return stocks[0].paths_w.shape[1] if stocks else 0
 
 
 def _is_inside(lot: Lot, horizon: Horizon) -> bool:
     return 0 <= lot.first_step <= lot.last_step < horizon.steps
-
-
-def _outside(lot: Lot) -> str:
-    return "it has begun" if lot.first_step < 0 else "it is beyond what is foreseen"
 
 
 def _held_lot(claim: Claim, horizon: Horizon) -> Lot:
@@ -170,8 +209,11 @@ def _cost_limit_per_wh(sale: Sale) -> float:
 
 
 def _bid(sale: Sale, resources: Sequence[Resource], drawn_w: Sequence[tuple[str, float]]) -> Bid | None:
-    costs = {resource.name: resource.cost_per_wh for resource in resources}
-    blocks = [Block(w, _price_per_wh(sale, costs[name])) for name, w in drawn_w]
+    by_name = {resource.name: resource for resource in resources}
+    sides = [
+        [(by_name[name].cost_per_wh, w) for name, w in drawn_w if by_name[name].direction == side] for side in SIDES
+    ]
+    blocks = [Block(w, _price_per_wh(sale, cost)) for cost, w in _paired([side for side in sides if side])]
     volume_w = math.fsum(block.power_w for block in blocks)
     steps = price_curve(blocks, volume_w, Charges(), step_w=sale.step_w, min_w=sale.min_w)
     if not steps:
@@ -189,16 +231,37 @@ def _bid(sale: Sale, resources: Sequence[Resource], drawn_w: Sequence[tuple[str,
     )  # fmt: skip
 
 
-def _reason(lot: Lot, resources: Sequence[Resource], together: Sequence[Together]) -> str:
-    """Return why a lot within the horizon is not offered."""
-    able = [resource for resource in resources if suits(resource, lot)]
-    if not able:
+def _paired(sides: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float]]:
+    """Return (cost per Wh, power [W]) of what is drawn, the cheapest first; of two sides each watt costs the mean of both.
+
+    What is called one way half of the time and the other way half of the time costs half of each.
+    """
+    queues = [sorted(side, reverse=True) for side in sides]
+    found: list[tuple[float, float]] = []
+    while queues and all(queues):
+        power_w = min(queue[-1][1] for queue in queues)
+        found.append((math.fsum(queue[-1][0] for queue in queues) / len(queues), power_w))
+        for queue in queues:
+            cost, left_w = queue.pop()
+            if left_w - power_w > _NOISE_W:
+                queue.append((cost, left_w - power_w))
+    return found
+
+
+def _reason(lot: Lot, found: _Decided, horizon: Horizon, place: int) -> str:
+    """Return why a lot is not offered."""
+    if not _is_inside(lot, horizon):
+        return "it has begun" if lot.first_step < 0 else "it is beyond what is foreseen"
+    able = [resource for resource in found.resources if suits(resource, lot)]
+    if not all(any(resource.direction == side for resource in able) for side in lot.sides):
         return "nothing can give that in time for its price limit"
+    if place not in found.drawn_w:
+        return "storage would not recover in time for what is sold already"
     alone = Lot(
         lot.name, lot.direction, lot.first_step, lot.last_step, lot.activation_s, lot.sustain_h, 1.0,
         max_w=lot.max_w, limit_per_wh=lot.limit_per_wh,
     )  # fmt: skip
-    sure_w = greedy(able, [alone], together).offer_w[0]
+    sure_w = greedy(able, [alone], found.together).offer_w[0]
     least_w = max(lot.min_w, lot.step_w)
     if sure_w < least_w:
         return f"{sure_w:.0f} W are sure in this slot, {least_w:.0f} W are the least"

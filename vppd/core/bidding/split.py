@@ -86,6 +86,10 @@ class _Form:
             (i, r) for i, lot in enumerate(lots) for r, resource in enumerate(resources) if suits(resource, lot)
         ]
         self.first_draw = 2 * len(lots)
+        self._draws_of: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        """By lot: (place among the draws, resource)."""
+        for place, (i, r) in enumerate(self.draws):
+            self._draws_of[i].append((place, r))
         self.nets_per_w = [lots[i].net_per_w(resources[r]) for i, r in self.draws]
         self.scale: float = max((abs(net) for net in self.nets_per_w), default=0.0) or 1.0
         self._columns_of: dict[str, list[tuple[int, Lot]]] = defaultdict(list)
@@ -144,7 +148,7 @@ class _Form:
     def short_w(self, columns: Floats) -> tuple[float, ...]:
         """Return of each lot what is not sure to be there. [W]"""
         found_w = [
-            lot.max_w if lot.is_held and all(owner != i for owner, _ in self.draws) else 0.0
+            lot.max_w if lot.is_held and not all(self._drawn(i, side) for side in lot.sides) else 0.0
             for i, lot in enumerate(self.lots)
         ]
         for key in self.over or ():
@@ -163,8 +167,7 @@ class _Form:
         """Return what each resource gives to a lot. [W]"""
         drawn = (
             (self.resources[r].name, float(columns[self.first_draw + place]) * _UNIT_W)
-            for place, (owner, r) in enumerate(self.draws)
-            if owner == i
+            for place, r in self._draws_of[i]
         )
         return tuple((name, w) for name, w in drawn if w > 1e-6 * _UNIT_W)
 
@@ -204,27 +207,35 @@ class _Form:
     def _most_w(self, i: int) -> float:
         """Return a bound on what a lot can be given: in its worst step, each resource by what is sure of it or of many. [W]"""
         lot = self.lots[i]
-        rest = {resource.name: resource.sure_w[lot.steps] for resource in self.resources if suits(resource, lot)}
-        there_w = np.zeros(lot.last_step - lot.first_step + 1)
+        able = [resource for resource in self.resources if suits(resource, lot)]
         ruling = [(bound, over_w) for bound, over_w in self._wide_first if bound.rules(lot)]
-        for bound, over_w in ruling:
-            own = [name for name in rest if bound.bounds(lot, name)]
-            alone_w = sum((rest.pop(name) for name in own), np.zeros(len(there_w)))
-            there_w = there_w + np.minimum(alone_w, bound.sure_w + over_w)
-        there_w = sum(rest.values(), there_w)
-        return min(lot.max_w, float(np.min(there_w)))
+        most_w = lot.max_w
+        for side in lot.sides:
+            rest = {resource.name: resource.sure_w[lot.steps] for resource in able if resource.direction == side}
+            there_w = np.zeros(lot.last_step - lot.first_step + 1)
+            for bound, over_w in ruling:
+                own = [name for name in rest if bound.bounds(lot, name)]
+                alone_w = sum((rest.pop(name) for name in own), np.zeros(len(there_w)))
+                there_w = there_w + np.minimum(alone_w, bound.sure_w + over_w)
+            most_w = min(most_w, float(np.min(sum(rest.values(), there_w))))
+        return most_w
+
+    def _drawn(self, i: int, side: str) -> list[tuple[int, float]]:
+        """Return the columns of what a lot draws in a direction, each once."""
+        return [(self.first_draw + place, 1.0) for place, r in self._draws_of[i] if self.resources[r].direction == side]
 
     def _lot_rows(self, i: int) -> None:
-        """A lot is off, or between its least and its most, and drawn in full in every step."""
+        """A lot is off, or between its least and its most, and drawn in full in every step, on each of its sides."""
         lot = self.lots[i]
-        drawn = [(self.first_draw + place, 1.0) for place, (owner, _) in enumerate(self.draws) if owner == i]
-        if lot.is_held:
-            # Nothing can stand behind it any more: all of it is short.
-            self._rows += [([*drawn, (2 * i, -1.0)], 0.0, 0.0)] if drawn else []
-            return
-        self._rows.append(([*drawn, (2 * i, -lot.step_w / _UNIT_W)], 0.0, 0.0))
-        self._rows.append(([(2 * i, lot.step_w / _UNIT_W), (2 * i + 1, -lot.min_w / _UNIT_W)], 0.0, INF))
-        self._rows.append(([(2 * i, lot.step_w / _UNIT_W), (2 * i + 1, -self._most_w(i) / _UNIT_W)], -INF, 0.0))
+        for side in lot.sides:
+            drawn = self._drawn(i, side)
+            if not lot.is_held:
+                self._rows.append(([*drawn, (2 * i, -lot.step_w / _UNIT_W)], 0.0, 0.0))
+            elif drawn:  # else nothing can stand behind it any more: all of it is short
+                self._rows.append(([*drawn, (2 * i, -1.0)], 0.0, 0.0))
+        if not lot.is_held:
+            self._rows.append(([(2 * i, lot.step_w / _UNIT_W), (2 * i + 1, -lot.min_w / _UNIT_W)], 0.0, INF))
+            self._rows.append(([(2 * i, lot.step_w / _UNIT_W), (2 * i + 1, -self._most_w(i) / _UNIT_W)], -INF, 0.0))
 
     def _at_most(self, key: RowId, entries: Iterable[tuple[int, float]], upper: float) -> None:
         own = tuple(entries)
@@ -267,7 +278,7 @@ class _Form:
             elif own and own not in once:
                 once.add(own)
                 # What is held, and what is sold without this slot, may be more: the bound is in force once a lot of it is sold.
-                most_w = float(self._peaks_w[bound.names, bound.within_s][bound.first_step : bound.last_step + 1].max())
+                most_w = float(self._peaks_w[bound.names][bound.first_step : bound.last_step + 1].max())
                 switches = ((2 * i + 1, (most_w - bound.sure_w) / _UNIT_W) for i in users)
                 self._rows += [([*own, switch], -INF, most_w / _UNIT_W) for switch in switches]
 
@@ -279,12 +290,12 @@ class _Form:
         self._rows += [(entries, -INF, 1.0) for entries in groups.values()]
 
 
-def _peaks_w(together: Sequence[Together], held: Sequence[Lot]) -> dict[tuple[frozenset[str], float], Floats]:
+def _peaks_w(together: Sequence[Together], held: Sequence[Lot]) -> dict[frozenset[str], Floats]:
     """Return the most that can be drawn of the same resources in each step, whatever is sold. [W]"""
     steps = max((bound.last_step + 1 for bound in together), default=0)
-    found: dict[tuple[frozenset[str], float], Floats] = {}
+    found: dict[frozenset[str], Floats] = {}
     for bound in together:
-        peak_w = found.setdefault((bound.names, bound.within_s), np.zeros(steps))
+        peak_w = found.setdefault(bound.names, np.zeros(steps))
         span = slice(bound.first_step, bound.last_step + 1)
         peak_w[span] = np.maximum(peak_w[span], bound.sure_w)
     held_w = np.zeros(steps)

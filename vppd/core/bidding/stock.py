@@ -40,6 +40,22 @@ class Stock:
     """So many steps after a slot the energy given in it is back."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Room:
+    """What several stocks together can give no more than, however much each has: all of it has to pass the same connection."""
+
+    name: str
+    """Site name or feed tag."""
+    direction: str
+    """up or down: that of the stocks."""
+    names: frozenset[str]
+    """Of the stocks."""
+    room_w: Floats
+    """(i, h) joint samples of the same moments as the stocks', or one row that is known for sure; NaN is not known. [W]"""
+    within_s: float = INF
+    """Only what is sold to be there within this time needs it. [s]"""
+
+
 @dataclass(frozen=True, slots=True)
 class Sale:
     """A product in one delivery slot, as it may be offered."""
@@ -48,7 +64,7 @@ class Sale:
     resource: str
     """Site name or feed tag: who is the seller."""
     direction: str
-    """up: less consumption or more generation; down: more consumption."""
+    """up: less consumption or more generation; down: more consumption; symmetric: as much of either, from up and down stocks."""
     interval: Interval
     """The slot: its steps are those of the forecast that it touches."""
     currency: str

@@ -26,6 +26,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from vppd.agent.config import BrokerTable
 from vppd.agent.wire import LONGEST_PAYLOAD, Topics
 from vppd.errors import ConfigError, Refused, Unreachable, VppdError
+from vppd.grid.mqtt_session import answered, enter, leave, paho_of
 
 log = structlog.get_logger()
 
@@ -108,11 +109,12 @@ class Link:
 
     async def _session(self) -> None:
         client = self._new_client()
-        await _enter(client)
+        await enter(client)
         speaking: asyncio.Task[None] | None = None
         try:
             await self._subscribe(client)
-            await self._in_time(_publish(client, Said(self._topics.availability, b"online", 1, True)), "to be online")
+            online = _publish(client, Said(self._topics.availability, b"online", 1, True))
+            await answered(online, self._broker.ack_timeout_s, "to being online")
             self._waiting = asyncio.Queue()
             self._client, self._told_lost = client, False
             log.info("agent_link_up", host=self._broker.host, port=self._broker.port)
@@ -123,7 +125,7 @@ class Link:
             self._client = None
             if speaking is not None:
                 await _cancelled(speaking)
-            await _leave(client)
+            await leave(client, _LEAVE_S)
 
     async def _listen(self, client: _Client, speaking: asyncio.Task[None]) -> None:
         """Hand on the commands until the link, or speaking, fails."""
@@ -145,26 +147,18 @@ class Link:
     async def _speak(self, client: _Client) -> None:
         while True:
             message = await self._waiting.get()
-            await self._in_time(_publish(client, message), f"to {message.topic}")
+            await answered(_publish(client, message), self._broker.ack_timeout_s, f"to {message.topic}")
 
     async def _subscribe(self, client: _Client) -> None:
         v5 = self._broker.protocol == "5"
         # retained-as-published: the only way to see the retain flag of a command that arrives while we listen
         options = SubscribeOptions(1, retainAsPublished=True) if v5 else None
         asking = client.subscribe(self._topics.cap_set, 0 if options else 1, options, timeout=math.inf)
-        granted = await self._in_time(asking, "to the subscription")
+        granted = await answered(asking, self._broker.ack_timeout_s, "to the subscription")
         code = granted[0]
         refused = code.is_failure if isinstance(code, ReasonCode) else code >= 0x80
         if refused:
             raise Refused(f"the broker refuses the subscription to {self._topics.cap_set}: {code}")
-
-    async def _in_time(self, work: Any, what: str) -> Any:
-        """Return what the broker answers. The library's own limit may swallow a cancellation on Python 3.11: it is off."""
-        try:
-            async with asyncio.timeout(self._broker.ack_timeout_s):
-                return await work
-        except TimeoutError as error:
-            raise Unreachable(f"no answer {what} within {self._broker.ack_timeout_s:g} s") from error
 
     def _new_client(self) -> _Client:
         broker, topics = self._broker, self._topics
@@ -188,7 +182,7 @@ class Link:
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             **version,
         )
-        _inner(client).connect_timeout = broker.ack_timeout_s
+        paho_of(client).connect_timeout = broker.ack_timeout_s
         return client
 
 
@@ -214,31 +208,6 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     await asyncio.wait({task})
     if not task.cancelled():
         task.exception()  # it is known already, or comes from the same loss of the link
-
-
-async def _enter(client: aiomqtt.Client) -> None:
-    """Connect; aiomqtt does it in a thread that cannot be cancelled, so wait for it before giving up."""
-    connecting = asyncio.ensure_future(client.__aenter__())
-    try:
-        await asyncio.shield(connecting)
-    except asyncio.CancelledError:
-        with suppress(aiomqtt.MqttError):
-            await connecting
-            await client.__aexit__(None, None, None)
-        raise
-    except aiomqtt.MqttError:
-        _inner(client).disconnect()
-        raise
-
-
-async def _leave(client: aiomqtt.Client) -> None:
-    with suppress(aiomqtt.MqttError, TimeoutError):
-        async with asyncio.timeout(_LEAVE_S):
-            await client.__aexit__(None, None, None)
-
-
-def _inner(client: aiomqtt.Client) -> paho.Client:
-    return client._client  # noqa: SLF001 - aiomqtt has no time limit for connecting; pinned below 3
 
 
 def _connect_properties() -> Properties:

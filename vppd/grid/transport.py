@@ -25,6 +25,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from vppd.errors import DeviceError, Refused, Unreachable, VppdError
 from vppd.grid.broker import BrokerSettings
 from vppd.grid.inbox import Inbox
+from vppd.grid.mqtt_session import answered, enter, leave, paho_of
 from vppd.grid.routes import Subscription
 from vppd.grid.vpp_agent import availability
 from vppd.model import Inbound, Outbound
@@ -102,7 +103,7 @@ class MqttChannel:
         """Acknowledge to the broker: only after the ledger commit. A message of an earlier link will come again."""
         link, mid = divmod(message.token, 1 << 16)
         if message.qos and self._client is not None and link == self._link:
-            _inner(self._client).ack(mid, message.qos)
+            paho_of(self._client).ack(mid, message.qos)
 
     async def publish(self, message: Outbound) -> None:
         """Publish and, above QoS 0, wait for the broker. Raises Unreachable (try again) or Refused (it never will)."""
@@ -112,7 +113,7 @@ class MqttChannel:
 
     async def _session(self) -> None:
         client = self._new_client()
-        await _enter(client)
+        await enter(client)
         try:
             await self._subscribe(client)
             await self._say_online(client)
@@ -126,7 +127,7 @@ class MqttChannel:
             raise
         finally:
             self._drop_link()
-            await self._leave(client)
+            await leave(client, self._settings.leave_timeout_s)
 
     def _take(self, message: aiomqtt.Message) -> None:
         payload = message.payload[: self._settings.longest_payload + 1]
@@ -148,17 +149,12 @@ class MqttChannel:
             log.warning(self._REFUSED, topic=wanted.filter, reason=str(code))
 
     async def _granted(self, client: aiomqtt.Client, wanted: Subscription, options: SubscribeOptions | None) -> Any:
-        """Return the broker's answer. The library's own limit may swallow a cancellation on Python 3.11: it is off."""
-        limit_s = self._settings.ack_timeout_s
-        try:
-            async with asyncio.timeout(limit_s):
-                return await client.subscribe(wanted.filter, 0 if options else wanted.qos, options, timeout=math.inf)
-        except TimeoutError as error:
-            raise Unreachable(f"no answer to the subscription to {wanted.filter} within {limit_s:g} s") from error
+        asking = client.subscribe(wanted.filter, 0 if options else wanted.qos, options, timeout=math.inf)
+        return await answered(asking, self._settings.ack_timeout_s, f"to the subscription to {wanted.filter}")
 
     async def _send(self, client: aiomqtt.Client, message: Outbound) -> None:
         try:
-            info = _inner(client).publish(message.topic, message.payload, message.qos, message.retain)
+            info = paho_of(client).publish(message.topic, message.payload, message.qos, message.retain)
         except ValueError as error:
             raise Refused(f"{message.topic} cannot be published: {error}") from error
         if info.rc != paho.MQTT_ERR_SUCCESS:
@@ -211,11 +207,6 @@ class MqttChannel:
             async with asyncio.timeout(self._settings.leave_timeout_s):
                 await self._send(client, availability(self._vpp_id, online=False))
 
-    async def _leave(self, client: aiomqtt.Client) -> None:
-        with suppress(aiomqtt.MqttError, TimeoutError):
-            async with asyncio.timeout(self._settings.leave_timeout_s):
-                await client.__aexit__(None, None, None)
-
     def _will(self) -> aiomqtt.Will | None:
         will = availability(self._vpp_id, online=False)
         return aiomqtt.Will(will.topic, will.payload, will.qos, will.retain)
@@ -245,7 +236,7 @@ class MqttChannel:
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
             **version,
         )
-        inner = _inner(client)
+        inner = paho_of(client)
         inner.manual_ack_set(self._KEPT)
         inner.on_publish = self._published
         self._link += 1
@@ -306,25 +297,6 @@ async def listen(
     finally:
         holding.cancel()
         await asyncio.wait((holding,))
-
-
-def _inner(client: aiomqtt.Client) -> paho.Client:
-    return client._client  # noqa: SLF001 - aiomqtt has no manual acknowledgement of its own; pinned below 3
-
-
-async def _enter(client: aiomqtt.Client) -> None:
-    """Connect; aiomqtt does it in a thread that cannot be cancelled, so wait for it before giving up."""
-    connecting = asyncio.ensure_future(client.__aenter__())
-    try:
-        await asyncio.shield(connecting)
-    except asyncio.CancelledError:
-        with suppress(aiomqtt.MqttError):
-            await connecting
-            await client.__aexit__(None, None, None)
-        raise
-    except aiomqtt.MqttError:
-        _inner(client).disconnect()
-        raise
 
 
 def _connect_properties(settings: BrokerSettings, *, kept: bool) -> Properties:

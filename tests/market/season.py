@@ -7,7 +7,6 @@ but the seed.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -15,12 +14,14 @@ from decimal import Decimal
 
 import numpy as np
 
+from tests.market.season_calls import CALL, Caller
+from tests.market.season_check import sold_twice
 from tests.market.season_plan import Plans, price_outlook
-from tests.market.season_products import ISSUER, MARKET, PEAK, PEAK_HOURS, READY
+from tests.market.season_products import ISSUER, LINES, MARKET, due
 from tests.market.season_report import Report
 from tests.market.season_world import MINUTES, START, WARM_DAYS, Truth, World, truth_of
 from vppd.core.bidding.bid import Bid, Offered
-from vppd.core.bidding.offering import Stock, offering
+from vppd.core.bidding.offering import offering
 from vppd.core.forecast.outlook import Outlook
 from vppd.core.forecast.point import Grid
 from vppd.core.forecast.quantiles import LEVELS, Forecast, Score, Trial, forecast
@@ -33,11 +34,11 @@ from vppd.grid.vpp_v1 import Award
 from vppd.market.book import Book
 from vppd.market.rivals import Crowd
 from vppd.market.rounds import Deal, Demand, Rules, held
-from vppd.model import Event, Interval, Obligation, Order, OrderKind, Priority
-from vppd.planning.gates import Slot, slots
-from vppd.planning.sales import sale_of, standing
+from vppd.model import Event, Interval, Obligation
+from vppd.planning.gates import Slot
+from vppd.planning.sales import sale_of, standing, why_not
 from vppd.planning.settling import Settling
-from vppd.planning.shelf import Steps, shelf_of, steps_of
+from vppd.planning.shelf import shelf_of, steps_of
 from vppd.products import ProductConfig, site_of
 from vppd.snapshot import Floats
 
@@ -49,8 +50,6 @@ PLAN_MIN = 30
 """And planned anew so often, and on every award. [min]"""
 FINE_S = (0.0, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0)
 """Beats of a minute in which an order begins. [s]"""
-CALLED_FRAC = 0.15
-"""How likely what is kept ready is called. [0-1]"""
 TRIAL = Trial(every_s=6 * 3600.0)
 
 
@@ -63,6 +62,8 @@ class Season:
         self.world, self.report = World(self.truth, seed), Report(days)
         self.book, self.site = Book(), site_of(self.world.config)
         self.offers: dict[str, Offered] = {}
+        self.lines = tuple(line for line in LINES if not why_not(line.product, self.site))
+        self.caller = Caller({line.product.name: line for line in self.lines}, seed)
         self.obligations: dict[str, Obligation] = {}
         self.deals: dict[str, Deal] = {}
         self.outlook: Mapping[str, Outlook] = {}
@@ -128,57 +129,37 @@ class Season:
     # trade
 
     def _gates(self, at: datetime) -> None:
-        for product in (PEAK, READY):
-            horizon_s = 36 * 3600.0 if product is PEAK else 2 * 3600.0
-            if not _is_gate(product, at):
-                continue
-            found = slots(product, at - timedelta(seconds=1), horizon_s, 3600.0)
-            due = tuple(s for s in found if s.gate_closes_at == at and self._is_wanted(s))
-            if due:
-                self._trade(product, due, at)
-
-    def _is_wanted(self, slot: Slot) -> bool:
-        is_peak_hour = slot.product != "peak" or slot.start.hour in PEAK_HOURS
-        return is_peak_hour and slot.end <= START + timedelta(days=self.days)
-
-    def _trade(self, product: ProductConfig, due: Sequence[Slot], at: datetime) -> None:
-        """Offer in these slots, let the market clear them, and take what it awards."""
-        sold = standing(self.obligations.values(), self.offers, at, frozenset(), _floored(at))
-        steps = steps_of([*(slot.interval for slot in due), *(found.interval for found in sold)], at, STEP_S)
-        shelf = shelf_of(self.world.config.assets, self.site, self.outlook, self._timetable(at), steps)
-        sales = [sale_of(product, slot, "dc1", MARKET, self.outlook) for slot in due]
-        found = offering(sales, shelf.stocks, sold, start=steps.start, step_s=steps.step_s, limit_s=20.0)
-        self._check(found.bids, sold, shelf.stocks, steps)
-        for bid in found.bids:
-            gate = next(slot.gate_closes_at for slot in due if slot.interval == bid.interval)
+        """Offer in the slots whose gate closes, let the market clear them, and take what it awards."""
+        found = due(self.lines, at, START + timedelta(days=self.days))
+        if not found:
+            return
+        for bid, gate in self._bids(found, at):
             offered = Offered(bid, "offered", gate)
             assert not self.book.take("dc1", offered, at - timedelta(seconds=1))
             self.offers[bid.bid_id] = offered
             self.report.offers += 1
         for slot in self.book.close(at):
-            _, deals = held(slot, self.book.offers(slot), self._rules(product))
+            _, deals = held(slot, self.book.offers(slot), self._rules(slot.product))
             for deal in deals:
                 self._award(deal, at)
         self.book.forget(at)
 
-    def _rules(self, product: ProductConfig) -> Rules:
-        expect = MARKET.expected(product.name)
+    def _bids(self, due: Sequence[tuple[ProductConfig, Slot]], at: datetime) -> list[tuple[Bid, datetime]]:
+        """Return what is offered in these slots beside all that is sold, and until when it stands."""
+        sold = standing(self.obligations.values(), self.offers, at, frozenset(), _floored(at))
+        steps = steps_of([*(slot.interval for _, slot in due), *(found.interval for found in sold)], at, STEP_S)
+        shelf = shelf_of(self.world.config.assets, self.site, self.outlook, self._timetable(at), steps)
+        sales = [sale_of(product, slot, "dc1", MARKET, self.outlook) for product, slot in due]
+        found = offering(sales, shelf.stocks, sold, start=steps.start, step_s=steps.step_s, limit_s=20.0)
+        self.report.sold_twice += sold_twice(found.bids, sold, shelf.stocks, steps)
+        gates = {(slot.product, slot.start): slot.gate_closes_at for _, slot in due}
+        return [(bid, gates[bid.product, bid.interval.start]) for bid in found.bids]
+
+    def _rules(self, product: str) -> Rules:
+        expect = MARKET.expected(product)
         assert expect is not None
         crowd = Crowd(4, self.seed, 120e3, expect.price_per_mwh)
         return Rules(ISSUER, Demand(Decimal("0.7"), is_part=True), crowd=crowd)
-
-    def _check(self, bids: Sequence[Bid], sold: Sequence[Obligation], stocks: Sequence[Stock], steps: Steps) -> None:
-        """Note where more is sold in a step than all stocks together give in nine of ten samples."""
-        rows = max((len(stock.paths_w) for stock in stocks), default=0)
-        paths_w = sum((np.broadcast_to(s.paths_w, (rows, steps.count)) for s in stocks), np.zeros((rows, steps.count)))
-        for step in range(steps.count):
-            at = steps.start + timedelta(seconds=step * steps.step_s)
-            before_w = sum(found.power_w for found in sold if found.interval.contains(at))
-            new_w = sum(bid.power_w for bid in bids if bid.interval.contains(at))
-            known_w = paths_w[np.isfinite(paths_w[:, step]), step]
-            there_w = float(np.quantile(known_w, 0.5)) if len(known_w) else 0.0
-            if new_w > 0.0 and before_w + new_w > there_w + 1.0:
-                self.report.sold_twice.append(f"{at}: {before_w:.0f} + {new_w:.0f} W of {there_w:.0f} W")
 
     def _award(self, deal: Deal, at: datetime) -> None:
         """Judge an award as the daemon does, and take on what it obliges to."""
@@ -207,32 +188,15 @@ class Season:
 
     def _call(self, at: datetime) -> None:
         """Order what is kept ready, now and then."""
-        if at.minute:
-            return
         for deal in self.deals.values():
-            if deal.dispatch != "order" or deal.start != at or deal.order_id:
-                continue
-            if random.Random(f"{self.seed} {deal.award_id}").random() < CALLED_FRAC:
-                end = at + timedelta(seconds=deal.sustain_s or 900.0)
-                deal.order_id, deal.order_start, deal.order_end = f"call-{deal.award_id}", at, end
-                self.world.orders.append(
-                    Order(
-                        deal.order_id,
-                        ISSUER,
-                        OrderKind.REDUCE,
-                        deal.resource,
-                        Interval(at, end),
-                        float(deal.power_w),
-                        priority=Priority.AWARD,
-                        product=deal.product,
-                        received_at=at,
-                    )
-                )
+            if self.caller.is_time(deal, at) and (order := self.caller.call(deal, at)) is not None:
+                self.world.orders.append(order)
 
     def _live(self, minute: int) -> None:
         at = START + timedelta(minutes=minute)
         for second_s in self._beats(at):
-            snapshot, decision = self.world.beat(60.0 * minute + second_s, self._wishes_w)
+            level_frac = self.caller.level_frac(at + timedelta(seconds=second_s))
+            snapshot, decision = self.world.beat(60.0 * minute + second_s, self._wishes_w, level_frac)
             for moved in decision.transitions:
                 self._moved(moved)
             self._settling.take(snapshot, decision)
@@ -242,20 +206,29 @@ class Season:
         self._wishes_w = self.plans.preferred_w(snapshot, decision)
 
     def _beats(self, at: datetime) -> tuple[float, ...]:
-        """Return the beats of a minute: often when an order begins, and just before one begins or ends."""
+        """Return the beats of a minute: often when an order begins, and just before and after a moment at which one moves."""
         soon = at + timedelta(minutes=1)
         begins = any(order.interval.start == at for order in self.world.orders)
         edges = {found for order in self.world.orders for found in (order.interval.start, order.interval.end)}
-        is_called = soon.minute == 0 and any(deal.start == soon for deal in self.deals.values())
-        return (FINE_S if begins else (0.0,)) + ((59.0,) if soon in edges or is_called else ())
+        moves_now, moves_soon = (self.caller.moves(when, self._running(when)) for when in (at, soon))
+        first = FINE_S if begins else (0.0, 1.0) if moves_now else (0.0,)
+        return first + ((59.0,) if soon in edges or moves_soon else ())
+
+    def _running(self, at: datetime) -> list[Deal]:
+        """Return the awards of the slots that run."""
+        return [deal for deal in self.deals.values() if deal.start <= at < deal.end]
 
     def _moved(self, moved: Transition) -> None:
         """Give account of an order that is over."""
         if moved.progress.phase not in (Phase.COMPLETED, Phase.ABORTED):
             return
-        award_id = moved.order.order_id.removeprefix("call-")
+        award_id, delivery = moved.order.order_id.removeprefix(CALL), moved.progress.delivery
         deal = self.deals[award_id]
-        deal.statements["order"] = {"shed_wh": round(max(moved.progress.delivery.reduced_wh, 0.0), 3)}
+        deal.statements["order"] = {
+            "shed_wh": round(max(delivery.reduced_wh, 0.0), 3),
+            "added_wh": round(max(delivery.added_wh, 0.0), 3),
+            "compliant_frac": round(delivery.kept_frac, 6),
+        }
         if deal.dispatch == "scheduled":
             self.report.statements[award_id] += 1
 
@@ -269,7 +242,8 @@ class Season:
     def _close(self) -> None:
         if self.foresight:  # what is known beforehand is delivered in full
             for deal in self.deals.values():
-                deal.statements = {"order": {"shed_wh": float("9e99")}, "award": {"held_frac": 1.0}}
+                everything = {"shed_wh": float("9e99"), "added_wh": float("9e99"), "compliant_frac": 1.0}
+                deal.statements = {"order": everything, "award": {"held_frac": 1.0}}
         self.report.settle(self.deals.values())
 
 
@@ -291,10 +265,6 @@ def _means(values: Floats) -> Floats:
 
 def _floored(at: datetime) -> datetime:
     return at - timedelta(seconds=at.timestamp() % STEP_S)
-
-
-def _is_gate(product: ProductConfig, at: datetime) -> bool:
-    return (at.hour, at.minute) == (12, 0) if product is PEAK else at.minute == 15
 
 
 def _envelope(at: datetime) -> Envelope:

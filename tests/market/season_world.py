@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from tests.market.season_products import ISSUER
 from vppd.config.load import Config
 from vppd.config.plant import AssetConfig, FeedConfig, SiteConfig
 from vppd.core.cycle import decide
 from vppd.core.state import Command, Decision, State
-from vppd.model import Kind, Order
+from vppd.model import Kind, Order, Signal
 from vppd.plant import plant_of
 from vppd.snapshot import Floats, Health, Readings, Snapshot
 
@@ -137,14 +138,17 @@ class World:
         self._told: list[tuple[float, int, float]] = []
         self._last_s = 0.0
 
-    def beat(self, since_s: float, preferred_w: Floats | None = None) -> tuple[Snapshot, Decision]:
-        """Let the plant run until ``since_s`` after the start, then look and decide."""
+    def beat(
+        self, since_s: float, preferred_w: Floats | None = None, level_frac: float | None = None
+    ) -> tuple[Snapshot, Decision]:
+        """Let the plant run until ``since_s`` after the start, then look and decide; ``level_frac``: the market's signal. [-1, 1]"""
         self._flow(since_s)
         minute = WARM_DAYS * MINUTES + int(since_s // 60.0)
         self._measure(minute, since_s)
         at, mono_s = START + timedelta(seconds=since_s), 1000.0 + since_s
+        signals = () if level_frac is None else (Signal(ISSUER, level_frac, mono_s),)
         snapshot = Snapshot(
-            at, mono_s, self._readings.copy(), tuple(self.orders), (), Health(ready=True), preferred_w
+            at, mono_s, self._readings.copy(), tuple(self.orders), signals, Health(ready=True), preferred_w
         )  # fmt: skip
         decision = decide(snapshot, self.state, self.plant)
         self.state = decision.state

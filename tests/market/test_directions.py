@@ -57,7 +57,7 @@ def test_more_consumption_that_is_kept_ready_is_ordered_as_an_increase(keys: Key
     assert not rig.levels
     rig.say(
         rig.plant.order_statement(
-            order["order_id"], PRODUCT_END, kind="increase", metered_wh=109_500.0, baseline_wh=100_000.0
+            order["order_id"], PRODUCT_END, kind="increase", metered_wh=109_500.0, added_wh=9_500.0
         )
     )
     (said,) = results(rig.market)["awards"]
@@ -72,8 +72,11 @@ def test_more_consumption_on_schedule_is_settled_by_its_order_too(keys: Keys) ->
     rig.at(GATE + timedelta(seconds=1))
     rig.at(START + timedelta(seconds=1))
     assert [kind for kind, _ in rig.plant.got] == ["vpp.bid.award.v1"]
-    said = {"kind": "increase", "metered_wh": 16_000.0, "baseline_wh": 0.0}
-    rig.say(rig.plant.order_statement(rig.deal.award_id, PRODUCT_END, **said))
+    rig.say(
+        rig.plant.order_statement(
+            rig.deal.award_id, PRODUCT_END, kind="increase", metered_wh=90_000.0, added_wh=16_000.0
+        )
+    )
     (award,) = results(rig.market)["awards"]
     assert award["account"]["delivered_wh"] == award["account"]["obliged_wh"] == "15000.000"
 

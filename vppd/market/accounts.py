@@ -82,8 +82,7 @@ def _given_wh(deal: Deal) -> Decimal | None:
         case "up":
             return _number(told, "shed_wh")
         case "down":
-            metered_wh, baseline_wh = _number(told, "metered_wh"), _number(told, "baseline_wh")
-            return None if metered_wh is None or baseline_wh is None else metered_wh - baseline_wh
+            return _number(told, "added_wh")
         case _:
             followed = _number(told, "compliant_frac")
             return None if followed is None else followed * obliged_wh(deal)

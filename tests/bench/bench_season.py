@@ -1,6 +1,6 @@
 """28 days of trading in virtual time: what was sold, delivered, stated and earned, beside what perfect foresight would earn.
 
-``python -m tests.bench.bench_season [DAYS [SEED]]``; one JSON line.
+``python -m tests.bench.bench_season [DAYS [SEED]]``; a JSON line for all of it and one for each product.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import structlog
 
 from tests.market.season import Season
-from tests.market.season_report import WHOLE_FRAC
+from tests.market.season_report import WHOLE_FRAC, Report, Tally
 
 DAYS = 28
 SEED = 1
@@ -25,16 +25,21 @@ ALLOWED_S = 300.0
 """For 28 days, on one core. [s]"""
 
 
-def measure(days: int = DAYS, seed: int = SEED) -> dict[str, Any]:
-    """Return the figures of a season; a limit beside what has one."""
+def measure(days: int = DAYS, seed: int = SEED) -> list[dict[str, Any]]:
+    """Return the figures of a season, of everything and of each product; a limit beside what has one."""
     begin_s = process_time()
     report = Season(days, seed).run()
     took_s = process_time() - begin_s
     known = Season(days, seed, foresight=True).run()
+    case = f"{days} days, seed {seed}"
+    return [_whole(case, report, known, took_s), *(_of(case, name, tally) for name, tally in report.products.items())]
+
+
+def _whole(case: str, report: Report, known: Report, took_s: float) -> dict[str, Any]:
     missing = [award_id for award_id, count in report.statements.items() if count != 1]
     return {
         "bench": "season",
-        "case": f"{days} days, seed {seed}",
+        "case": case,
         "offers": report.offers,
         "awards": report.awards,
         "obligations": report.obligations,
@@ -57,10 +62,24 @@ def measure(days: int = DAYS, seed: int = SEED) -> dict[str, Any]:
     }
 
 
+def _of(case: str, name: str, tally: Tally) -> dict[str, Any]:
+    return {
+        "bench": "season",
+        "case": f"{case}, {name} ({tally.direction})",
+        "awards": tally.awards,
+        "obliged_kwh": round(float(tally.obliged_wh) / 1e3, 1),
+        "delivered_kwh": round(float(tally.delivered_wh) / 1e3, 1),
+        "missing_frac": round(1.0 - tally.delivered_frac, 5),
+        "limit_missing_frac": SHORT_FRAC,
+        "revenue": float(tally.owed),
+    }
+
+
 def main(argv: list[str]) -> None:
     """Print the figures."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    print(json.dumps(measure(*(int(text) for text in argv))), flush=True)
+    for line in measure(*(int(text) for text in argv)):
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,22 @@ WHOLE_FRAC = 0.98
 
 
 @dataclass
+class Tally:
+    """What came of one product."""
+
+    direction: str
+    awards: int = 0
+    obliged_wh: Decimal = Decimal(0)
+    delivered_wh: Decimal = Decimal(0)
+    owed: Decimal = Decimal(0)
+
+    @property
+    def delivered_frac(self) -> float:
+        """Return the part that was delivered, 1 where nothing was to be. [0-1]"""
+        return float(self.delivered_wh / self.obliged_wh) if self.obliged_wh else 1.0
+
+
+@dataclass
 class Report:
     """Counts, energies and money; exact."""
 
@@ -32,6 +48,7 @@ class Report:
     """Of everything: what was kept ready is paid for being there."""
     delivered: dict[str, float] = field(default_factory=dict)
     """By award, told in words: the part that was delivered. [0-1]"""
+    products: dict[str, Tally] = field(default_factory=dict)
     held_frac: list[float] = field(default_factory=list)
     """Of each award that was kept ready, the part of the time in which it was there. [0-1]"""
 
@@ -58,13 +75,18 @@ class Report:
     def settle(self, deals: Iterable[Deal]) -> None:
         """Give every award its account."""
         for deal in deals:
+            tally = self.products.setdefault(deal.product, Tally(deal.direction))
+            tally.awards += 1
             paid = account(deal, Tariff(Pays.CAPACITY))
             if paid is not None:
                 self.money.append(paid)
+                tally.owed += paid.owed
             settled = account(deal, Tariff())
             if settled is None:
                 continue
             self.energy.append(settled)
+            tally.obliged_wh += settled.obliged_wh
+            tally.delivered_wh += settled.delivered_wh
             if settled.obliged_wh:
                 name = f"{deal.product} {deal.start:%d. %H:%M} {deal.power_w / 1e3:.0f} kW"
                 self.delivered[name] = float(settled.delivered_wh / settled.obliged_wh)

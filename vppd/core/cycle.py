@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 
 from vppd.core import safety
 from vppd.core.aggregate import Image, Senses, aggregate, is_storage, perceive
-from vppd.core.arbitrate import Proposal, arbitrate
 from vppd.core.dispatch import Dispatch, dispatch, horizon, overloaded
 from vppd.core.economics import Preference, preference
 from vppd.core.enforce import Enforced, enforce
@@ -25,11 +25,12 @@ from vppd.core.failsafe import (
     judge_site,
 )
 from vppd.core.merit import resting
+from vppd.core.named import Named, named, narrowed
 from vppd.core.obligations import Obligations, bound_in_force, obligations
 from vppd.core.promised import promised_wh
 from vppd.core.settle import accrue
 from vppd.core.state import Codes, Command, Decision, Demand, Progress, Reason, State
-from vppd.model import Bounds, OrderKind
+from vppd.model import OrderKind
 from vppd.snapshot import Bools, Floats, Ints, Plant, Snapshot
 
 LONGEST_STEP_S = 5.0
@@ -69,26 +70,28 @@ def decide(snapshot: Snapshot, state: State, plant: Plant) -> Decision:
     image = aggregate(snapshot, state, plant, senses, verdict.excluded)
     orders = obligations(snapshot, state, plant, image, released=verdict.calls_off)
     enforced = enforce(orders.demands, state, plant, image, dt_s)
-    bound = enforced.bound | overloaded(image, plant, resting(image, plant, enforced.bound))
+    over = overloaded(image, plant, resting(image, plant, enforced.tight))
+    bound, rest_w, held_w = enforced.bound | over, resting(image, plant, enforced.tight | over), None
     now, sustained = _envelopes(snapshot, image, plant, verdict, orders.demands)
     wish_w = None if verdict.calls_off or not snapshot.health.clock_ok else snapshot.preferred_w
-    liked = preference(wish_w, state, image, plant, bound, now, sustained, dt_s)
-    rest_w, held_w = (resting(image, plant, bound), None) if liked is None else (liked.rest_w, liked.held_w)
-    own_upper_w = _own_upper(orders.demands, len(plant.asset_ids))
-    split = dispatch(snapshot.readings, image, plant, state, enforced, now, sustained, rest_w, own_upper_w, held_w)
+    liked = preference(wish_w, rest_w, state, image, plant, bound, enforced.raised, now, sustained, dt_s)
+    if liked is not None:
+        rest_w, held_w = liked.rest_w, liked.held_w
+    own = named(orders.demands, state, plant, image, dt_s)
+    split = dispatch(snapshot.readings, image, plant, state, enforced, now, sustained, rest_w, own, dt_s, held_w)
     target_w = safety.ramp(split.target_w, state, image, plant, dt_s)
     target_w = safety.clamp(target_w, image, plant, verdict.severity)
-    held = bound[plant.node] | np.isfinite(own_upper_w)
+    held = bound[plant.node] | own.held
     if liked is not None:
         held |= liked.planned
     command = _command(target_w, rest_w, held, image, plant, verdict)
     target_w = np.where(command == Command.SETPOINT, target_w, np.nan)
-    progress = _accrue(orders, enforced, image, _counted_s(snapshot, state, plant))
+    progress = _accrue(orders, enforced, own, image, snapshot.at, _counted_s(snapshot, state, plant))
     return Decision(
-        state=_next(snapshot, senses, image, enforced, target_w, verdict, progress, state, liked),
+        state=_next(snapshot, senses, image, enforced, own, target_w, verdict, progress, state, liked),
         command=command,
         target_w=target_w,
-        reason=_reason(split, rest_w, enforced, own_upper_w, plant, verdict, liked),
+        reason=_reason(split, rest_w, enforced, own, plant, verdict, liked),
         severity=verdict.severity.astype(np.int8),
         cause=verdict.cause.astype(np.int8),
         site_severity=int(verdict.site),
@@ -152,41 +155,13 @@ def _envelopes(
     snapshot: Snapshot, image: Image, plant: Plant, verdict: _Verdict, demands: Sequence[Demand]
 ) -> tuple[Envelope, Envelope]:
     """Return what every asset can do for one lease, and what it can hold until the orders end. [W]"""
-    own = [d for d in demands if d.asset >= 0]
     kept_wh = promised_wh(snapshot, image, plant, demands)
     both = ((plant.lease_s, None), (horizon(demands, snapshot.at.timestamp()), kept_wh if kept_wh.any() else None))
     now, sustained = (
-        barred(_ordered(envelope(snapshot.readings, image, plant, s, wh), own), verdict.no_discharge, ~image.usable)
+        barred(narrowed(envelope(snapshot.readings, image, plant, s, wh), demands), verdict.no_discharge, ~image.usable)
         for s, wh in both
     )
     return now, sustained
-
-
-def _ordered(bounds: Envelope, demands: Sequence[Demand]) -> Envelope:
-    """Return the envelope narrowed by orders that name a single asset. [W]"""
-    if not demands:
-        return bounds
-    lower_w, upper_w = bounds.lower_w.copy(), bounds.upper_w.copy()
-    for asset in {d.asset for d in demands}:
-        left = arbitrate(
-            Bounds(float(lower_w[asset]), float(upper_w[asset])),
-            [
-                Proposal(d.order.order_id, d.order.priority, Bounds(d.lower_w, d.upper_w))
-                for d in demands
-                if d.asset == asset
-            ],
-        )
-        lower_w[asset], upper_w[asset] = left.lower_w, left.upper_w
-    return Envelope(lower_w, upper_w)
-
-
-def _own_upper(demands: Sequence[Demand], n: int) -> Floats:
-    """Return the most each asset may draw by the orders that name it, inf without one, shape (n,). [W]"""
-    upper_w = np.full(n, np.inf)
-    for d in demands:
-        if d.asset >= 0:
-            upper_w[d.asset] = min(upper_w[d.asset], d.steady_upper_w)
-    return upper_w
 
 
 def _command(target_w: Floats, rest_w: Floats, held: Bools, image: Image, plant: Plant, verdict: _Verdict) -> Codes:
@@ -203,7 +178,7 @@ def _reason(
     split: Dispatch,
     rest_w: Floats,
     enforced: Enforced,
-    own_upper_w: Floats,
+    own: Named,
     plant: Plant,
     verdict: _Verdict,
     liked: Preference | None,
@@ -224,7 +199,7 @@ def _reason(
     reason = np.where(~bound & (rest_w > 0), Reason.RECHARGE, reason)
     if liked is not None:
         reason = np.where(~bound & liked.planned, Reason.PLANNED, reason)
-    reason = np.where(np.isfinite(own_upper_w), Reason.ORDER, reason)
+    reason = np.where(own.held, np.where(own.ordered, Reason.ORDER, Reason.HANDED_BACK), reason)
     reason = np.where(verdict.severity == Severity.PROTECT, Reason.PROTECTED, reason)
     reason = np.where(verdict.excluded, Reason.ISOLATED, reason)
     if verdict.site is Severity.PROTECT:
@@ -232,21 +207,38 @@ def _reason(
     return np.where(plant.controllable, reason, Reason.WATCHED).astype(np.int8)
 
 
-def _accrue(orders: Obligations, enforced: Enforced, image: Image, dt_s: float) -> Mapping[str, Progress]:
+def _accrue(
+    orders: Obligations, enforced: Enforced, own: Named, image: Image, at: datetime, dt_s: float
+) -> Mapping[str, Progress]:
     """Return the orders' progress with this cycle's delivery booked, each against what is left by those beside it."""
     booked = dict(orders.progress)
     for d in orders.demands:
         power_w = float(image.node_power_w[d.node] if d.asset < 0 else np.nan_to_num(image.power_w[d.asset]))
-        bound_w = bound_in_force(d)
-        ramped_w = float(enforced.upper_w[d.node]) if d.asset < 0 else bound_w
-        follows = d.order.kind in (OrderKind.SETPOINT, OrderKind.REGULATION)
-        over_w = abs(power_w - ramped_w) if follows else power_w - max(bound_w, ramped_w)
         known = booked[d.order.order_id]
         baseline_w = known.baseline_w - orders.beside_w.get(d.order.order_id, 0.0)
+        bound_w = bound_in_force(d, baseline_w)
+        over_w = _over_w(d, power_w, bound_w, known, enforced, own, at)
         booked[d.order.order_id] = replace(
             known, delivery=accrue(known.delivery, power_w, bound_w, baseline_w, over_w, dt_s)
         )
     return booked
+
+
+def _over_w(
+    demand: Demand, power_w: float, bound_w: float, known: Progress, enforced: Enforced, own: Named, at: datetime
+) -> float:
+    """Return how far power is on the wrong side of what was ordered, as far as ramps have got. [W]"""
+    kind, node, asset = demand.order.kind, demand.node, demand.asset
+    if kind is OrderKind.INCREASE:
+        ramped_w = -np.inf if own.lower_w is None else float(own.lower_w[asset])
+        ramped_w = float(enforced.lower_w[node]) if asset < 0 else ramped_w
+        # What a limit takes away from it is missing: only its own ramp excuses, for as long as it takes.
+        own_ramp_w = known.start_w + demand.rate_w_per_s * (at - known.since).total_seconds()
+        return min(bound_w, max(ramped_w, own_ramp_w)) - power_w
+    ramped_w = float(enforced.upper_w[node]) if asset < 0 else bound_w
+    if kind in (OrderKind.SETPOINT, OrderKind.REGULATION):
+        return abs(power_w - ramped_w)
+    return power_w - max(bound_w, ramped_w)
 
 
 def _next(
@@ -254,6 +246,7 @@ def _next(
     senses: Senses,
     image: Image,
     enforced: Enforced,
+    own: Named,
     target_w: Floats,
     verdict: _Verdict,
     progress: Mapping[str, Progress],
@@ -275,4 +268,5 @@ def _next(
         off_since_s=verdict.off_since_s,
         wished_w=None if liked is None else liked.wished_w,
         recent=image.recent,
+        named_lower_w=own.lower_w,
     )

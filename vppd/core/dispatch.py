@@ -13,7 +13,9 @@ from vppd.core.commitment import commit
 from vppd.core.enforce import Enforced
 from vppd.core.envelope import Envelope
 from vppd.core.merit import merit_order
+from vppd.core.named import Named
 from vppd.core.state import Demand, State
+from vppd.core.yielding import yielding
 from vppd.snapshot import Bools, Floats, Ints, Plant, Readings
 
 HEADROOM_FRAC = 0.2
@@ -61,24 +63,28 @@ def dispatch(
     now: Envelope,
     sustained: Envelope,
     rest_w: Floats,
-    own_upper_w: Floats,
+    own: Named,
+    dt_s: float,
     held_w: Floats | None = None,
 ) -> Dispatch:
     """Return the setpoints of all usable assets.
 
     Steady: least cost over all assets, storage limited to what it can hold for the horizon. Now: slow assets count as
-    measured, fast ones take up the difference within what they can do this minute. ``own_upper_w`` is the most an asset
-    may draw by orders that name it, inf without one; ``held_w`` where the plan holds it, NaN for nowhere.
+    measured, fast ones take up the difference within what they can do this minute. ``own`` is what orders want of the
+    assets they name; ``held_w`` where the plan holds an asset, NaN for nowhere.
     """
     slow = image.usable & ~plant.fast
     steady_w = np.where(image.usable, rest_w, 0.0)
     if slow.any():
-        curves = merit_order(readings, image, plant, _with_headroom(sustained, plant), rest_w, held_w)
+        curves = merit_order(readings, image, plant, _with_headroom(sustained, plant), rest_w, held_w, own.lower_w)
         steady_w = _split(image.sure_base_w, curves, enforced.steady_lower_w, enforced.steady_upper_w, plant).power_w
-    slow_w, kept = _budget(steady_w, slow, now, state, plant, np.minimum(plant.rated_upper_w, own_upper_w))
+    slow_w, kept = _budget(
+        steady_w, slow, now, state, plant, np.minimum(plant.rated_upper_w, own.upper_w),
+        slow & (enforced.raised[plant.node] | own.raised), dt_s,
+    )  # fmt: skip
     measured_w = np.bincount(plant.node, weights=np.where(slow, image.power_w, 0.0), minlength=len(plant.nodes))
     fast = np.flatnonzero(image.usable & plant.fast)
-    curves = _only(merit_order(readings, image, plant, now, rest_w, held_w), fast)
+    curves = _only(merit_order(readings, image, plant, now, rest_w, held_w, own.lower_w), fast)
     split = _split(image.base_w + measured_w, curves, enforced.lower_w, enforced.upper_w, plant, fast)
     target_w = np.where(slow, slow_w, 0.0)
     target_w[fast] = split.power_w
@@ -102,24 +108,26 @@ def overloaded(image: Image, plant: Plant, rest_w: Floats) -> Bools:
 def _split(
     base_w: Floats, curves: Curves, lower_w: Floats, upper_w: Floats, plant: Plant, which: Ints | None = None
 ) -> Allocation:
-    """Return the least-cost split with each node's inflexible power taken off its bounds. [W]"""
+    """Return the least-cost split with each node's inflexible power taken off its bounds. [W]
+
+    Where lower bounds that orders have set would break the upper bound of a node above, they yield as far as it takes.
+    """
     below_w = sum_up(plant, base_w)
-    lower_w = np.maximum(lower_w, plant.node_lower_w) - below_w
+    least_w = plant.node_lower_w - below_w
     upper_w = np.minimum(upper_w, plant.node_upper_w) - below_w
+    lower_w = np.minimum(np.maximum(lower_w - below_w, least_w), upper_w)
     gap_asset, chosen = plant.gap_asset, np.ones(len(plant.gap_asset), dtype=np.bool_)
     if which is not None:
         gap_asset, chosen = np.searchsorted(which, plant.gap_asset), np.isin(plant.gap_asset, which)
-    split = commit(
-        plant.parent,
-        np.minimum(lower_w, upper_w),
-        upper_w,
-        curves,
-        gap_asset[chosen],
-        plant.gap_lower_w[chosen],
-        plant.gap_upper_w[chosen],
-        effort=SEARCH_EFFORT,
-    )
-    return Allocation(split.power_w, split.node_power_w + below_w, split.shortfall_w)
+    gaps = gap_asset[chosen], plant.gap_lower_w[chosen], plant.gap_upper_w[chosen]
+
+    def split(lower_w: Floats) -> Allocation:
+        return commit(plant.parent, lower_w, upper_w, curves, *gaps, effort=SEARCH_EFFORT)
+
+    found = split(lower_w)
+    if (found.shortfall_w > 0.0).any() and (lower_w > least_w).any():
+        found = yielding(found, split, np.minimum(least_w, upper_w), lower_w, upper_w, curves, plant)
+    return Allocation(found.power_w, found.node_power_w + below_w, found.shortfall_w)
 
 
 def _only(curves: Curves, index: Ints) -> Curves:
@@ -127,15 +135,20 @@ def _only(curves: Curves, index: Ints) -> Curves:
 
 
 def _budget(
-    steady_w: Floats, slow: Bools, now: Envelope, state: State, plant: Plant, open_w: Floats
+    steady_w: Floats, slow: Bools, now: Envelope, state: State, plant: Plant, open_w: Floats, raised: Bools, dt_s: float
 ) -> tuple[Floats, Bools]:
     """Return the budgets of slow assets, left alone within a dead band, and which were. [W]
 
-    A budget that asks for nothing is opened to ``open_w``, so that growth of the load is not held by accident.
+    A budget that asks for nothing is opened to ``open_w``, so that growth of the load is not held by accident. Assets that an
+    order has ``raised`` are let go by the site's ramp: what lands all at once is a step that storage can only follow.
     """
     change_w = steady_w - state.target_w
     rating_w = np.maximum(plant.rated_upper_w, 1.0)
     kept = slow & (change_w >= -TIGHTEN_BAND_FRAC * rating_w) & (change_w <= LOOSEN_BAND_FRAC * rating_w)
-    budget_w = np.where(kept, state.target_w, steady_w)
-    needless = slow & (steady_w >= now.upper_w)
+    freed_w = np.where(raised & (change_w > 0.0), change_w, 0.0)
+    most_w = plant.ramp_up_w_per_s * dt_s
+    part = min(1.0, most_w / max(float(freed_w.sum()), most_w)) if freed_w.any() else 1.0
+    eased_w = steady_w - (1.0 - part) * freed_w
+    budget_w = np.where(kept, state.target_w, eased_w)
+    needless = slow & (eased_w >= now.upper_w)
     return np.where(needless, open_w, budget_w), kept & ~needless

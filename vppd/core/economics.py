@@ -13,7 +13,6 @@ import numpy as np
 from vppd.core.aggregate import Image, is_storage, sum_up
 from vppd.core.envelope import Envelope
 from vppd.core.failsafe import SOC_MARGIN_FRAC, SOC_WARN_FRAC
-from vppd.core.merit import resting
 from vppd.core.state import State
 from vppd.snapshot import Bools, Floats, Plant
 
@@ -41,14 +40,34 @@ class Preference:
     """Assets with a wish."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PutOff:
+    """What clusters do not draw because the plan has put their work off. [W, >= 0]"""
+
+    asset_w: Floats
+    """(n,)"""
+    node_w: Floats
+    """(m,) of all that is beneath each node."""
+
+    @classmethod
+    def of(cls, state: State, image: Image, plant: Plant) -> PutOff:
+        """Return it by how far the wishes of the plan have got."""
+        if state.wished_w is None:
+            return cls(np.zeros(len(plant.node)), np.zeros(len(plant.nodes)))
+        cluster = image.usable & ~is_storage(plant) & (image.available_w > 0.0) & np.isfinite(state.wished_w)
+        asset_w = np.where(cluster, np.maximum(image.available_w - state.wished_w, 0.0), 0.0)
+        return cls(asset_w, sum_up(plant, _on_node(asset_w, plant)))
+
+
 def preference(
-    wish_w: Floats | None, state: State, image: Image, plant: Plant, bound: Bools, now: Envelope, sustained: Envelope,
-    dt_s: float,
+    wish_w: Floats | None, rest_w: Floats, state: State, image: Image, plant: Plant, bound: Bools, raised: Bools,
+    now: Envelope, sustained: Envelope, dt_s: float,
 ) -> Preference | None:  # fmt: skip
     """Return what the assets prefer ``dt_s`` after the last cycle; None when there is no wish, and none left to undo.
 
-    ``wish_w`` (n,): power of storage, budget of clusters, ceiling of generators, NaN for none [W]. ``bound`` (m,): nodes that an
-    order holds; there storage gives no more than it can hold to the order's end. A wish that ends is given back by the ramp.
+    ``wish_w`` (n,): power of storage, budget of clusters, ceiling of generators, NaN for none [W]; ``rest_w`` (n,):
+    what storage without a wish does [W]. ``bound`` (m,): nodes that an order holds; there storage gives no more than it can hold
+    to the order's end, and takes no more where the order has ``raised`` the node. A wish that ends is given back by the ramp.
     """
     if wish_w is None and state.wished_w is None:
         return None
@@ -56,9 +75,8 @@ def preference(
     wish_w = np.full(len(plant.node), np.nan) if wish_w is None else wish_w
     wish_w = np.where(image.usable, wish_w, np.nan)
     storage, wished = is_storage(plant), np.isfinite(wish_w)
-    rest_w = resting(image, plant, bound)
     free_w = np.where(storage, rest_w, image.available_w)
-    goal_w = np.where(storage, _storage(wish_w, image, plant, bound, now, sustained), _held(wish_w, image, now))
+    goal_w = np.where(storage, _storage(wish_w, image, plant, bound, raised, now, sustained), _held(wish_w, image, now))
     goal_w = np.where(wished, goal_w, free_w)
     goal_w = np.where(storage, _fitted(goal_w, storage, image, plant), goal_w)
     careful = bound[plant.node] & ~plant.fast
@@ -77,7 +95,7 @@ def preference(
 
 
 def _storage(
-    wish_w: Floats, image: Image, plant: Plant, bound: Bools, now: Envelope, sustained: Envelope
+    wish_w: Floats, image: Image, plant: Plant, bound: Bools, raised: Bools, now: Envelope, sustained: Envelope
 ) -> Floats:  # fmt: skip
     """Return the wishes of storage within what it can do, slowing down before its reserve and before it is full. [W]"""
     lower_w = np.where(bound[plant.node], np.maximum(now.lower_w, sustained.lower_w), now.lower_w)
@@ -86,7 +104,8 @@ def _storage(
     spare_wh = np.maximum(image.soc_frac - plant.reserve_frac - KEPT_FRAC, 0.0) * capacity_wh
     room_wh = np.where(image.soc_stale, 0.0, np.maximum(1.0 - image.soc_frac, 0.0)) * capacity_wh
     lower_w = np.maximum(lower_w, -spare_wh * plant.efficiency_frac / ease_h)
-    upper_w = np.minimum(now.upper_w, room_wh / plant.efficiency_frac / ease_h)
+    upper_w = np.where(raised[plant.node], np.minimum(now.upper_w, sustained.upper_w), now.upper_w)
+    upper_w = np.minimum(upper_w, room_wh / plant.efficiency_frac / ease_h)
     return np.asarray(np.clip(wish_w, np.minimum(lower_w, upper_w), upper_w))
 
 

@@ -16,6 +16,8 @@ RECHARGE_BAND_FRAC = 0.06
 """Below the resting charge by this much, recharge runs at full rate; it tapers to nothing at the rest. [0-1]"""
 LEAST_COST_PER_WH = 1e-12
 """Moving for nothing must cost something, or storage would stray from rest. [1/Wh]"""
+ORDERED_COST_PER_WH = 1e3
+"""To draw less than an order that names the asset asks for costs more than anything but a limit is worth. [1/Wh]"""
 RECHARGE_LEAST_FRAC = 0.01
 """A recharge weaker than this part of the rating is not worth a setpoint. [0-1]"""
 
@@ -32,12 +34,14 @@ def resting(image: Image, plant: Plant, bound: Bools) -> Floats:
 
 
 def merit_order(
-    readings: Readings, image: Image, plant: Plant, bounds: Envelope, rest_w: Floats, held_w: Floats | None = None
-) -> Curves:
+    readings: Readings, image: Image, plant: Plant, bounds: Envelope, rest_w: Floats, held_w: Floats | None = None,
+    own_lower_w: Floats | None = None,
+) -> Curves:  # fmt: skip
     """Return one convex curve per asset over its range; its least is at the power the asset prefers.
 
     Storage pays wear both ways from rest; compute pays by flex tier, the most tolerant shed first; a generator pays
-    for what it is held back. ``held_w``: clusters and generators that had better be held there, NaN for none. [W]
+    for what it is held back. ``held_w``: clusters and generators that had better be held there, NaN for none [W].
+    ``own_lower_w``: what orders that name an asset have it draw at least, -inf for none. [W]
     """
     storage, generates = is_storage(plant), image.available_w < 0
     span_w = bounds.upper_w - bounds.lower_w
@@ -58,6 +62,8 @@ def merit_order(
     cost[:, 3] = np.where(storage | generates, pay, 0.0)
     if held_w is not None:
         _hold(width_w, cost, held_w, generates, bounds)
+    if own_lower_w is not None:
+        _raise(width_w, cost, own_lower_w, bounds)
     return Curves(node=plant.node, lower_w=bounds.lower_w, width_w=width_w, cost_per_wh=cost)
 
 
@@ -76,3 +82,13 @@ def _hold(width_w: Floats, cost: Floats, held_w: Floats, generates: Bools, bound
     width_w[source, 1] = (bounds.upper_w - at_w)[source]
     width_w[source, 0] = (at_w - bounds.lower_w)[source]
     cost[source, 0] = -LEAST_COST_PER_WH
+
+
+def _raise(width_w: Floats, cost: Floats, own_lower_w: Floats, bounds: Envelope) -> None:
+    """Put the least of the curves of assets that orders have raised there: below it power is worth more than all else."""
+    raised = np.isfinite(own_lower_w)
+    at_w = np.clip(np.where(raised, own_lower_w, 0.0), bounds.lower_w, bounds.upper_w)
+    width_w[raised] = 0.0
+    width_w[raised, 0] = (at_w - bounds.lower_w)[raised]
+    width_w[raised, 3] = (bounds.upper_w - at_w)[raised]
+    cost[raised] = (-ORDERED_COST_PER_WH, 0.0, 0.0, LEAST_COST_PER_WH)

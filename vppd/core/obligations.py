@@ -9,12 +9,15 @@ from datetime import datetime
 import numpy as np
 
 from vppd.core.aggregate import Image
+from vppd.core.economics import PutOff
 from vppd.core.state import Demand, Phase, Progress, State, Transition
 from vppd.model import Order, OrderKind, Signal
 from vppd.snapshot import Plant, Snapshot
 
 SIGNAL_SILENT_AFTER_S = 10.0
 """A regulation signal older than this counts as 0: back to the base point. [s]"""
+_ADDING_UP = (OrderKind.REDUCE, OrderKind.INCREASE, OrderKind.REGULATION)
+"""Kinds that count from the baseline: of products, they add up on the same power."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,19 @@ class Obligations:
     progress: Mapping[str, Progress]
     transitions: tuple[Transition, ...]
     beside_w: Mapping[str, float]
-    """By order: what other sold reductions take off the same power; orders without any are left out. [W]"""
+    """By order: what other sold orders take off the same power, negative where they add to it; orders without any are left out. [W]"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What other sold orders do to the power that an order is about."""
+
+    now_w: float = 0.0
+    """Taken off now. [W, < 0 is added]"""
+    steady_w: float = 0.0
+    """The same without fast signals. [W]"""
+    meets: bool = False
+    """One of them bounds the very same power from the other side: both bounds meet in one point, with no margin between."""
 
 
 def obligations(snapshot: Snapshot, state: State, plant: Plant, image: Image, *, released: bool) -> Obligations:
@@ -36,7 +51,7 @@ def obligations(snapshot: Snapshot, state: State, plant: Plant, image: Image, *,
     active: list[Order] = []
     for order in snapshot.orders:
         known = progress.get(order.order_id)
-        step = _step(order, known, ended.get(order.order_id), snapshot.at, plant, image)
+        step = _step(order, known, ended.get(order.order_id), snapshot.at, plant, image, state)
         if step is not None:
             progress[order.order_id] = step.progress
             transitions.append(step)
@@ -44,33 +59,56 @@ def obligations(snapshot: Snapshot, state: State, plant: Plant, image: Image, *,
         if now is not None and now.phase is Phase.ACTIVE and order.kind is not OrderKind.RELEASE:
             active.append(order)
     kept = {o.order_id: progress[o.order_id] for o in snapshot.orders if o.order_id in progress}
-    beside_w = {o.order_id: w for o in active if (w := _beside_w(o, active, plant)) > 0.0}
+    beside = _beside(active, snapshot, plant)
     demands = tuple(
-        _demand(order, kept[order.order_id], beside_w.get(order.order_id, 0.0), snapshot, plant) for order in active
+        _demand(order, kept[order.order_id], beside.get(order.order_id, _Beside()), snapshot, plant) for order in active
     )
-    return Obligations(demands, kept, tuple(transitions), beside_w)
+    return Obligations(demands, kept, tuple(transitions), {k: b.now_w for k, b in beside.items() if b.now_w})
 
 
-def _beside_w(order: Order, active: Sequence[Order], plant: Plant) -> float:
-    """Return what other sold reductions take off the power that the order is about. [W]
+def taken_beside_w(orders: Sequence[Order], snapshot: Snapshot, plant: Plant) -> dict[str, float]:
+    """Return by order what the others among these, all in force, take off the same power; what they do not touch is left out. [W]
 
-    What was sold twice over is owed twice over: reductions of products add up, also those of what is beneath the resource.
-    Without this the larger of two awards at one time would be delivered, and accounted for, as both.
+    What was sold twice over is owed twice over: orders of products add up with their signs, also those of what is beneath the
+    resource. Without this the larger of two awards at one time would be delivered, and accounted for, as both.
     """
-    if not _is_sold_reduction(order):
-        return 0.0
-    own = locate(order.resource, plant)
-    others = (o for o in active if o is not order and _is_sold_reduction(o) and _is_within(o.resource, own, plant))
-    return float(sum(o.power_w or 0.0 for o in others))
+    return {k: b.now_w for k, b in _beside(orders, snapshot, plant).items() if b.now_w}
 
 
-def _is_sold_reduction(order: Order) -> bool:
-    return order.kind is OrderKind.REDUCE and bool(order.product)
+def _beside(active: Sequence[Order], snapshot: Snapshot, plant: Plant) -> dict[str, _Beside]:
+    sold = [o for o in active if o.product and o.kind in _ADDING_UP]
+    if len(sold) < 2:
+        return {}
+    place = {o.order_id: locate(o.resource, plant) for o in sold}
+    found: dict[str, _Beside] = {}
+    for order in sold:
+        own = place[order.order_id]
+        others = [o for o in sold if o is not order and _is_within(place[o.order_id], own, plant)]
+        found[order.order_id] = _Beside(
+            now_w=float(sum(_takes_w(o, _signal(o, snapshot.signals, snapshot.mono_s)) for o in others)),
+            steady_w=float(sum(_takes_w(o, 0.0) for o in others)),
+            meets=any(o.kind is not order.kind and place[o.order_id] == own for o in others),
+        )
+    return found
 
 
-def _is_within(resource: str, place: tuple[int, int], plant: Plant) -> bool:
-    """Say whether a resource is the (node, asset) ``place`` or beneath it."""
-    node, asset = locate(resource, plant)
+def _takes_w(order: Order, signal: float) -> float:
+    """Return what an order takes off the baseline. [W, < 0 is added]"""
+    power_w = order.power_w or 0.0
+    match order.kind:
+        case OrderKind.REDUCE:
+            return power_w
+        case OrderKind.INCREASE:
+            return -power_w
+        case OrderKind.REGULATION:
+            return -signal * power_w
+        case _:
+            return 0.0
+
+
+def _is_within(inner: tuple[int, int], place: tuple[int, int], plant: Plant) -> bool:
+    """Say whether a (node, asset) is the ``place`` or beneath it."""
+    node, asset = inner
     if place[1] >= 0:
         return asset == place[1]
     node = int(plant.node[asset]) if asset >= 0 else node
@@ -80,8 +118,9 @@ def _is_within(resource: str, place: tuple[int, int], plant: Plant) -> bool:
 
 
 def _step(
-    order: Order, known: Progress | None, ending: tuple[Phase, str] | None, at: datetime, plant: Plant, image: Image
-) -> Transition | None:
+    order: Order, known: Progress | None, ending: tuple[Phase, str] | None, at: datetime, plant: Plant, image: Image,
+    state: State,
+) -> Transition | None:  # fmt: skip
     """Return the order's move this cycle, or None when it stays where it is."""
     if known is not None and known.phase in (Phase.COMPLETED, Phase.ABORTED):
         return None
@@ -98,16 +137,22 @@ def _step(
             if known
             else Transition(order, Progress(Phase.SCHEDULED, at), "waits for the first reading of its meter")
         )
-    start_w, baseline_w = _measured(order, plant, image)
+    start_w, baseline_w = _measured(order, plant, image, state)
     return Transition(order, Progress(Phase.ACTIVE, at, start_w, baseline_w), "in force")
 
 
-def _measured(order: Order, plant: Plant, image: Image) -> tuple[float, float]:
-    """Return the present power and the power without us, of what the order is about. [W]"""
+def _measured(order: Order, plant: Plant, image: Image, state: State) -> tuple[float, float]:
+    """Return the present power and the power without us, of what the order is about. [W]
+
+    Of an increase, what the plan puts off is not in it: without the order it would not be drawn now.
+    """
     node, asset = locate(order.resource, plant)
+    put_off = PutOff.of(state, image, plant) if order.kind is OrderKind.INCREASE else None
     if asset >= 0:
-        return float(np.nan_to_num(image.power_w[asset])), float(image.available_w[asset])
-    return float(image.node_power_w[node]), float(image.baseline_w[node])
+        put_off_w = float(put_off.asset_w[asset]) if put_off else 0.0
+        return float(np.nan_to_num(image.power_w[asset])), float(image.available_w[asset]) - put_off_w
+    put_off_w = float(put_off.node_w[node]) if put_off else 0.0
+    return float(image.node_power_w[node]), float(image.baseline_w[node]) - put_off_w
 
 
 def _is_measured(order: Order, plant: Plant, image: Image) -> bool:
@@ -171,12 +216,12 @@ def _covers(release: Order, earlier: Order) -> bool:
     return release.resource in ("*", earlier.resource, earlier.order_id)
 
 
-def _demand(order: Order, progress: Progress, beside_w: float, snapshot: Snapshot, plant: Plant) -> Demand:
+def _demand(order: Order, progress: Progress, beside: _Beside, snapshot: Snapshot, plant: Plant) -> Demand:
     node, asset = locate(order.resource, plant)
-    baseline_w = progress.baseline_w - beside_w
+    margin_frac = 0.0 if beside.meets else plant.margin_frac
     signal = _signal(order, snapshot.signals, snapshot.mono_s)
-    lower_w, upper_w = _bounds(order, baseline_w, signal, plant.margin_frac)
-    steady = _bounds(order, baseline_w, 0.0, plant.margin_frac)
+    lower_w, upper_w = _bounds(order, progress.baseline_w - beside.now_w, signal, margin_frac)
+    steady = _bounds(order, progress.baseline_w - beside.steady_w, 0.0, margin_frac)
     return Demand(order, node, asset, lower_w, upper_w, *steady, _rate(order, progress, (lower_w, upper_w), plant))
 
 
@@ -208,16 +253,24 @@ def _bounds(order: Order, baseline_w: float, signal: float, margin_frac: float) 
 
 
 def _rate(order: Order, progress: Progress, bounds_w: tuple[float, float], plant: Plant) -> float:
-    """Return how fast the order may be approached. [W/s]"""
+    """Return how fast the order may be approached; more power never comes faster than the site's ramp. [W/s]"""
+    raises = order.kind is OrderKind.INCREASE
     if order.ramp_s is None:
-        return plant.ramp_down_w_per_s
+        return plant.ramp_up_w_per_s if raises else plant.ramp_down_w_per_s
     lower_w, upper_w = bounds_w
     way_w = max(progress.start_w - upper_w, lower_w - progress.start_w, 0.0)
-    return way_w / max(order.ramp_s, plant.cycle_s)
+    own_w_per_s = way_w / max(order.ramp_s, plant.cycle_s)
+    if not raises:
+        return own_w_per_s
+    return min(own_w_per_s, plant.ramp_up_w_per_s) if own_w_per_s > 0.0 else plant.ramp_up_w_per_s
 
 
-def bound_in_force(demand: Demand) -> float:
-    """Return the power the order's delivery is judged against, without our margin. [W]"""
-    if demand.order.kind is OrderKind.LIMIT:
-        return demand.order.power_w or 0.0
-    return demand.upper_w
+def bound_in_force(demand: Demand, baseline_w: float) -> float:
+    """Return the power the order's delivery is judged against; ``baseline_w`` is what the orders beside it leave. [W]"""
+    match demand.order.kind:
+        case OrderKind.LIMIT:
+            return demand.order.power_w or 0.0
+        case OrderKind.INCREASE:
+            return baseline_w + (demand.order.power_w or 0.0)
+        case _:
+            return demand.upper_w

@@ -116,6 +116,8 @@ class State:
     """(n,) how far the wishes of the plan have got by the site's ramps, NaN for none; None: there is no wish. [W]"""
     recent: Recent | None = None
     """What was read in the cycles before, once meters and clusters were not read at once."""
+    named_lower_w: Floats | None = None
+    """(n,) lower bound in force on assets that orders name, -inf when free; None: all are. [W]"""
 
     @classmethod
     def first(cls, plant: Plant, progress: Mapping[str, Progress] | None = None) -> State:

@@ -9,10 +9,11 @@ import pytest
 
 from tests.market.plant import keys_in
 from vppd.errors import ConfigError
+from vppd.grid.issuer_line import broker_of
 from vppd.market import memory
 from vppd.market.clearing import Ties
 from vppd.market.rounds import Demand
-from vppd.market.session import Seller, broker_of, check_word, seller_of
+from vppd.market.session import Seller, check_word, seller_of
 
 
 @pytest.mark.parametrize(

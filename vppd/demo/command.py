@@ -25,8 +25,9 @@ def demo_command(
 ) -> None:
     """Try vppd out: a simulated site on real protocols, the real daemon, and a dispatcher with a script."""
     # Not at the top: the daemon has the same command line, starts on time, and needs nothing of this.
-    from vppd.demo.play import address_of, line_of, play
+    from vppd.demo.play import line_of, play
     from vppd.demo.stage import Options
+    from vppd.grid.issuer_line import address_of
 
     line = line_of(broker, mqtt)
     if http:

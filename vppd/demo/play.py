@@ -11,8 +11,7 @@ from rich.console import Console
 from vppd.demo.children import Failed
 from vppd.demo.perform import perform
 from vppd.demo.stage import Options
-from vppd.errors import ConfigError
-from vppd.grid.issuer_line import Broker
+from vppd.grid.issuer_line import Broker, broker_of, check_protocol
 
 PLAIN_WIDTH = 120
 """Columns where there is no terminal to ask."""
@@ -33,18 +32,6 @@ def play(options: Options, *, keep: bool) -> int:
 
 
 def line_of(broker: str, mqtt: str) -> Broker | None:
-    """Return the line to somebody's own broker, None for the embedded one. Raises ConfigError."""
-    if mqtt not in ("5", "3.1.1"):
-        raise ConfigError(f"--mqtt: {mqtt!r} is no protocol (allowed: 5, 3.1.1)")
-    if not broker:
-        return None
-    host, port = address_of(broker, "--broker")
-    return Broker(host, port, mqtt)
-
-
-def address_of(text: str, option: str) -> tuple[str, int]:
-    """Return host and port of an option. Raises ConfigError."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigError(f"{option}: {text!r} is not HOST:PORT")
-    return host, int(port)
+    """Return where somebody's own broker is, None for the embedded one. Raises ConfigError."""
+    check_protocol(mqtt)
+    return broker_of(broker, mqtt) if broker else None

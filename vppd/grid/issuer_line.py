@@ -12,7 +12,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from vppd.errors import Unreachable
+from vppd.errors import ConfigError, Unreachable
 
 KEEPALIVE_S = 15
 UP_S = 10.0
@@ -28,6 +28,27 @@ class Broker:
     host: str
     port: int
     protocol: str = "5"
+
+
+def broker_of(address: str, protocol: str) -> Broker:
+    """Return the broker that ``--broker`` and ``--mqtt`` name. Raises ConfigError."""
+    host, port = address_of(address, "--broker")
+    check_protocol(protocol)
+    return Broker(host, port, protocol)
+
+
+def check_protocol(protocol: str) -> None:
+    """Raise ConfigError for what is no protocol of a broker."""
+    if protocol not in ("5", "3.1.1"):
+        raise ConfigError(f"--mqtt: {protocol!r} is no protocol (allowed: 5, 3.1.1)")
+
+
+def address_of(text: str, option: str) -> tuple[str, int]:
+    """Return host and port of an option. Raises ConfigError."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(f"{option}: {text!r} is not HOST:PORT")
+    return host, int(port)
 
 
 class Line:

@@ -53,6 +53,7 @@ def market_command(
 ) -> None:
     """Run a local market: it clears the offers of power plants on a broker (docs/market-sim.md)."""
     # Not at the top: the daemon has the same command line, starts on time, and needs nothing of this.
+    from vppd.grid.issuer_line import broker_of
     from vppd.market import session
     from vppd.market.accounts import Pays, Tariff
     from vppd.market.clearing import Ties
@@ -63,7 +64,7 @@ def market_command(
     session.check_word("--pays", pays, Pays)
     crowd = Crowd(competitors, seed, competitor_kw * 1e3, competitor_per_mwh)
     options = session.Options(
-        broker=session.broker_of(broker, mqtt),
+        broker=broker_of(broker, mqtt),
         sellers=tuple(session.seller_of(text) for text in seller),
         key=key,
         kid=kid or f"{issuer}-1",

@@ -146,16 +146,6 @@ def rules_of(issuer: str, needs: Sequence[str], **more: Any) -> Rules:
     return Rules(issuer, everywhere, demands=demands, **more)
 
 
-def broker_of(address: str, protocol: str) -> Broker:
-    """Return the broker of the options. Raises ConfigError."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigError(f"--broker: {address!r} is not HOST:PORT")
-    if protocol not in ("5", "3.1.1"):
-        raise ConfigError(f"--mqtt: {protocol!r} is no protocol (allowed: 5, 3.1.1)")
-    return Broker(host, int(port), protocol)
-
-
 def seller_of(text: str) -> Seller:
     """Return VPP:AGENT:FILE. Raises ConfigError."""
     vpp, _, rest = text.partition(":")

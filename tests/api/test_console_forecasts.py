@@ -86,6 +86,32 @@ def test_faults_and_feeds_are_shown() -> None:
     assert "Nothing has been foreseen yet. killed" in printed(made_at=None, fault="killed")
 
 
+def test_a_feed_stands_with_its_record() -> None:
+    """Each feed's error, what that is of our own method's, and whether it is the one that speaks."""
+    feed = {
+        "series": "generation/pv",
+        "kind": "http",
+        "fault": "",
+        "issued_at": "2026-03-28T12:00:00+00:00",
+        "stale": False,
+    }
+    record = {"trust": "score", "speaks": False, "score": UNKNOWN, "times_own": None, "reason": ""}
+    records = [
+        record | {"feed": "fine", "speaks": True, "score": SCORE, "times_own": 0.416},
+        record | {"feed": "rough", "score": SCORE | {"pinball": 4567.0}, "times_own": 1.54},
+        record | {"feed": "new", "reason": "feed 'new' says nothing of the time to come"},
+    ]
+    said = printed(
+        series=[row("generation/pv", [[1e3]] * 3, SCORE, source="feed:fine", feeds=records)],
+        feeds=[feed | {"name": name} for name in ("fine", "rough", "new", "other")],
+    )
+    lines = {line.split()[0]: line.split() for line in said.splitlines()[3:] if " http " in line}
+    assert lines["fine"][-4:] == ["1.2", "kW", "0.42", "speaks"]
+    assert lines["rough"][-4:] == ["4.6", "kW", "1.54", "waits"]
+    assert lines["new"][-2:] == ["unknown", "silent"]
+    assert lines["other"][-1] == "ok"
+
+
 @pytest.mark.parametrize(
     ("values", "curve"),
     [([0.0, 7.0], "▁▁██"), ([1.0] * 8, "▁▁▁▁"), ([None, None, 2.0, 9.0], "  ▁█"), ([None], "    "), ([0, 1, 2, 3, 4, 5, 6, 7], "▁▃▆█")],

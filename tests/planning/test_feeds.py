@@ -187,6 +187,16 @@ async def test_only_what_is_not_measured_is_quoted(store: Path, document: Path) 
         await until(lambda: "is it in kw?" in fault(feeds))
 
 
+async def test_of_two_feeds_the_first_that_knows_is_the_truth(store: Path, document: Path, tmp_path: Path) -> None:
+    """Prices have one truth: that of the feed the operator prefers, and of the next one while the first is silent."""
+    first = tmp_path / "first.json"
+    async with running(store, config(path=first, name="a"), config(path=document, name="b")) as feeds:
+        await until(lambda: price(feeds) == 50.0)
+        put(first, body(70, NOW))
+        await until(lambda: price(feeds) == 70.0)
+        assert [feed["fault"] for feed in feeds.view()] == ["", ""]
+
+
 @dataclass
 class Server:
     """An HTTP server whose answers are set by the test."""

@@ -162,6 +162,37 @@ async def test_the_best_method_is_kept_for_some_hours(path: Path) -> None:
     assert set(asked[1]) == {"load/main-a", "generation/pv-b"}
 
 
+async def test_the_worker_is_told_of_all_feeds_and_of_who_speaks(path: Path) -> None:
+    """Feeds of a series come in the order of the file with their trust, contracts are series too, and the next round knows who spoke."""
+    asked: list[Mapping[str, Any]] = []
+
+    async def think(module_name: str, document: Mapping[str, Any], limit_s: float) -> Any:
+        asked.append(document)
+        return await inside(module_name, document, limit_s)
+
+    sun = {"kind": "file", "path": "x", "unit": "kw", "stale_after_s": 60.0}
+    feeds = [
+        sun | {"name": "near", "series": "generation/pv-b"},
+        sun | {"name": "wind", "series": "contract/north"},
+        sun | {"name": "far", "series": "generation/pv-b", "trust": "always"},
+    ]
+    config = ForecastConfig.model_validate(SLOW | {"feeds": feeds})
+    async with Rig(FakeClock(NOW), think, config=config).open(path) as forecaster:
+        await forecaster.round()
+        await forecaster.round()
+        rows = {row["name"]: row for row in forecaster.view()["series"]}
+    told = {one["name"]: one["feeds"] for one in asked[0]["series"]}
+    assert told["generation/pv-b"] == [
+        {"name": "near", "stale_after_s": 60.0, "trusted": False}, {"name": "far", "stale_after_s": 60.0, "trusted": True},
+    ]  # fmt: skip
+    assert [feed["name"] for feed in told["contract/north"]] == ["wind"]
+    assert told["load/main-a"] == []
+    assert asked[0]["spoke"] == {}
+    assert asked[1]["spoke"]["generation/pv-b"] == rows["generation/pv-b"]["source"]
+    assert [feed["feed"] for feed in rows["generation/pv-b"]["feeds"]] == ["near", "far"]
+    assert rows["contract/north"]["reason"].startswith("feed 'wind' has said nothing yet; nothing was measured")
+
+
 async def test_a_feed_that_falls_silent_is_said_once(path: Path) -> None:
     """Going over from a feed to our own method is a warning with its reason; choosing another method of ours is not."""
     sources = ["feed:weather", "seasonal", "seasonal", "persistence", "feed:weather"]

@@ -36,7 +36,9 @@ class Line:
 
 
 def due(lines: Sequence[Line], at: datetime, until: datetime) -> list[tuple[ProductConfig, Slot]]:
-    """Return all slots of all products whose gate closes now."""
+    """Return all slots of all products whose gate closes now; gates close at full quarters of an hour."""
+    if at.minute % 15:
+        return []
     return [(line.product, slot) for line in lines for slot in line.due(at, until)]
 
 

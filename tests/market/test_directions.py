@@ -207,6 +207,7 @@ def test_what_is_bought_can_be_told_by_product_and_direction(keys: Keys) -> None
         rig.say(rig.plant.offer(bid_of(number, **bid), GATE))
     rig.at(GATE + timedelta(seconds=1))
     got = sorted((data["product"], data["direction"], data["power"]["value"]) for _, data in rig.plant.got)
+    assert len(rig.market.memory.rounds) == 3
     assert got == [(PRODUCT, "symmetric", 30_000), (PRODUCT, "up", 20_000), ("other", "symmetric", 10_000)]
 
 

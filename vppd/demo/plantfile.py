@@ -16,7 +16,7 @@ from vppd.demo.trade import MARKET, trade, write_product
 from vppd.grid.issuer_line import Broker
 
 PARTIES = Parties(issuer="tso", vpp_id="dc1", agent_id="dc1-agent")
-KINDS = ("limit", "setpoint", "reduce", "regulation", "release")
+KINDS = ("limit", "setpoint", "reduce", "increase", "regulation", "release")
 _COPIED = ("rated_charge_w", "rated_discharge_w", "reserve_frac", "efficiency_frac", "ramp_w_per_s")
 _RESTS_FRAC = {"ups": 0.9, "battery": 0.6}
 """Where storage rests when nobody needs it: a UPS nearly full, a battery with room both ways. [0-1]"""
@@ -166,7 +166,7 @@ def _grid(line: Broker, keys: Keys, most_w: float) -> dict[str, Value]:
         "signing": {"kid": keys.agent.kid, "alg": "ES256", "key_file": str(keys.agent.private)},
         "issuers": [
             _issuer(PARTIES.issuer, keys.issuer, KINDS, most_w),
-            _issuer(MARKET, keys.market, ("reduce",), most_w),
+            _issuer(MARKET, keys.market, ("reduce", "increase", "regulation"), most_w),
         ],
     }
 

@@ -93,6 +93,8 @@ class Market:
         """Do what is due now: close gates, order what is kept ready, send what has no receipt."""
         at = self.clerk.now()
         for slot in self.memory.book.close(at, self.pace.grace_s):
+            if not self.rules.buys(slot):
+                continue
             if self.pace.most_slots is not None and len(self.memory.rounds) >= self.pace.most_slots:
                 break  # what closes now is not bought any more
             found, deals = held(slot, self.memory.book.offers(slot), self.rules)

@@ -78,12 +78,20 @@ class Rules:
     """What is bought other than ``demand``: by product, direction, or product/direction; None buys nothing there."""
 
     def need_w(self, slot: Slot, offered_w: int) -> int:
-        """Return what is bought at most in a slot where so much is offered: what is said of it most closely. [W]"""
+        """Return what is bought at most in a slot where so much is offered. [W]"""
+        said = self._said(slot)
+        return 0 if said is None else said.power_w(offered_w)
+
+    def buys(self, slot: Slot) -> bool:
+        """Say whether anything is bought in such slots."""
+        return self._said(slot) is not None
+
+    def _said(self, slot: Slot) -> Demand | None:
+        """Return what is said most closely of a slot."""
         for where in (f"{slot.product}/{slot.direction}", slot.product, slot.direction):
             if where in self.demands:
-                said = self.demands[where]
-                return 0 if said is None else said.power_w(offered_w)
-        return self.demand.power_w(offered_w)
+                return self.demands[where]
+        return self.demand
 
 
 @dataclass(slots=True)

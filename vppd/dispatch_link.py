@@ -10,6 +10,7 @@ from vppd.config.load import Config
 from vppd.core.failsafe import SITE_RULES, Severity
 from vppd.core.forecast.outlook import Outlook
 from vppd.core.state import Decision
+from vppd.core.timetable import Timetable
 from vppd.grid.envelope import Sender
 from vppd.grid.intake import Desk, Memory, take_all
 from vppd.grid.openadr3 import Desk as OpenAdrDesk
@@ -137,8 +138,9 @@ class GridLinks:
         hints: Hints,
         judged: Callable[[str], None],
         outlooks: Callable[[], Mapping[str, Outlook]] = dict,
+        plans: Callable[[], Timetable | None] = lambda: None,
     ) -> None:
-        """Prepare the links; ``outlooks`` returns the newest forecasts by series. Raises ConfigError."""
+        """Prepare the links; ``outlooks`` returns the newest forecasts by series, ``plans`` the newest plan. Raises ConfigError."""
         self.dispatch: DispatchLink | None = None
         self.openadr: OpenAdrLink | None = None
         if config.grid is not None:
@@ -153,8 +155,9 @@ class GridLinks:
                 return found.hold or ("" if found.clock_ok else "the clock of this machine is not synchronised")
 
             desk = OpenAdrDesk(ledger, lambda: records.orders, records.catch_up, hold, inbox.take, vitals.ledger)
-            figures = config.site.state_dir / "openadr-figures-1.bin"
-            self.openadr = OpenAdrLink(config.openadr, site_of(config), plant, clock, desk, outlooks, figures)
+            self.openadr = OpenAdrLink(
+                config.openadr, site_of(config), plant, clock, desk, outlooks, config.site.state_dir, plans
+            )
 
     @property
     def connected(self) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from vppd.grid.openadr3_rest import Vtn, open_vtn
 from vppd.grid.openadr3_schedule import Why
 from vppd.grid.site import Site
 from vppd.ledger.sqlite import open_ledger
-from vppd.model import Order, OrderKind
+from vppd.model import Interval, Order, OrderKind
 from vppd.register import Register
 from vppd.runtime.clock import FakeClock
 
@@ -64,6 +65,26 @@ def config(server: TestVtn, folder: Path, **more: Any) -> OpenAdrConfig:
         "grants": GRANTS,
     }
     return OpenAdrConfig.model_validate(said | more)
+
+
+@dataclass
+class Said:
+    """Figures that say the same of every place at any time."""
+
+    values: Mapping[str, float]
+    watched: Collection[str] = ()
+
+    def __call__(self, payload_type: str, name: str, interval: Interval) -> float | None:
+        """Return the value of this type."""
+        return self.values.get(payload_type)
+
+    def watch(self, names: Collection[str]) -> None:
+        """Note what is to be kept account of."""
+        self.watched = names
+
+    def outermost(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return all of them."""
+        return tuple(names)
 
 
 @asynccontextmanager
@@ -322,7 +343,7 @@ async def test_reports_reach_the_server_and_wait_for_it(tmp_path: Path) -> None:
         r.server.add_event("e", "PRICE", 1, intervalPeriod=HOUR, reportDescriptors=wanted)
         await r.ven.fetch()
         settings = config(r.server, tmp_path)
-        reporter = Reporter(r.link, r.ven, settings, "site-1", lambda kind, _: {"USAGE": 2500.0}.get(kind), r.clock)
+        reporter = Reporter(r.link, r.ven, settings, Said({"USAGE": 2500.0}), r.clock)
         reporter.collect()
         assert reporter.waiting == 0
         r.clock.advance(3600)
@@ -339,6 +360,31 @@ async def test_reports_reach_the_server_and_wait_for_it(tmp_path: Path) -> None:
         assert slot["payloads"] == [{"type": "USAGE", "values": [2.5]}]
 
 
+async def test_reports_on_feeds_and_assets(tmp_path: Path) -> None:
+    """What targets name is kept account of from when the event is seen, and told under the names they use; others' targets get nothing."""
+    async with rig(tmp_path, targets={"feed-7714": "main-a"}) as r:
+        wanted = [
+            {"payloadType": "USAGE", "frequency": 1, "targets": ["feed-7714", "ups-1"]},
+            {"payloadType": "USAGE", "frequency": 1, "targets": ["feed-7714", "ups-1"], "aggregate": True},
+        ]
+        r.server.add_event("e", "PRICE", 1, intervalPeriod=HOUR, reportDescriptors=wanted)
+        others = [{"payloadType": "USAGE", "frequency": 1}]
+        r.server.add_event("o", "PRICE", 1, intervalPeriod=HOUR, reportDescriptors=others, targets=["elsewhere"])
+        await r.ven.fetch()
+        said = Said({"USAGE": 2500.0})
+        reporter = Reporter(r.link, r.ven, config(r.server, tmp_path), said, r.clock)
+        reporter.collect()
+        assert said.watched == ("main-a", "ups-1")
+        r.clock.advance(3600)
+        reporter.collect()
+        await reporter.send()
+        apart, together = r.server.reports
+        assert [resource["resourceName"] for resource in apart["resources"]] == ["feed-7714", "ups-1"]
+        assert [resource["resourceName"] for resource in together["resources"]] == ["AGGREGATED_REPORT"]
+        (slot,) = together["resources"][0]["intervals"]
+        assert slot["payloads"] == [{"type": "USAGE", "values": [5.0]}]
+
+
 async def test_reports_of_the_time_while_we_were_away(tmp_path: Path) -> None:
     """A new process tells what became due since the newest report that the server has, and nothing twice; a new site tells no past."""
     async with rig(tmp_path) as r:
@@ -350,7 +396,7 @@ async def test_reports_of_the_time_while_we_were_away(tmp_path: Path) -> None:
         async def process(minutes: int) -> list[str]:
             """Live for a while, and return the due times of what the server has of the first event by then."""
             await r.ven.fetch()
-            reporter = Reporter(r.link, r.ven, config(r.server, tmp_path), "site-1", lambda *_: 1.0, r.clock)
+            reporter = Reporter(r.link, r.ven, config(r.server, tmp_path), Said({"USAGE": 1.0}), r.clock)
             await reporter.look_back()
             reporter.collect()
             await reporter.send()
@@ -374,7 +420,7 @@ async def test_a_report_that_is_refused_does_not_stop_the_next(tmp_path: Path) -
     async with rig(tmp_path) as r:
         r.server.add_event("e", "PRICE", 1, intervalPeriod=HOUR, reportDescriptors=[{"payloadType": "USAGE"}])
         await r.ven.fetch()
-        reporter = Reporter(r.link, r.ven, config(r.server, tmp_path), "site-1", lambda *_: 1.0, r.clock)
+        reporter = Reporter(r.link, r.ven, config(r.server, tmp_path), Said({"USAGE": 1.0}), r.clock)
         r.clock.advance(3600)
         reporter.collect()
         r.server.forbids = ("/reports",)

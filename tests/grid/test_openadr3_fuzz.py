@@ -11,6 +11,7 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.grid.test_openadr3_reports import Table
 from vppd.config.openadr import OpenAdrConfig
 from vppd.errors import DeviceError
 from vppd.grid.openadr3_changes import reconcile
@@ -19,7 +20,8 @@ from vppd.grid.openadr3_model import Event, Program
 from vppd.grid.openadr3_orders import Book, plan
 from vppd.grid.openadr3_payloads import Terms
 from vppd.grid.openadr3_reading import read_all
-from vppd.grid.openadr3_reports import due_reports, report_body, unsupported
+from vppd.grid.openadr3_report_form import report_body
+from vppd.grid.openadr3_reports import SUPPORTED, due_reports, on_what, unsupported
 from vppd.grid.openadr3_tariffs import tariff_series
 from vppd.grid.site import Grant, Site
 from vppd.model import Order, OrderKind
@@ -53,6 +55,7 @@ JUNK = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.sampled_from((10**400, -(10**400), 2**63)), st.floats(), st.sampled_from(WORDS), st.sampled_from(KINDS),
     st.just([]), st.just({}), st.lists(st.one_of(st.floats(), st.sampled_from(WORDS)), max_size=4),
 )  # fmt: skip
+ONES = Table({(kind, name): 1.0 for kind in SUPPORTED - {"OPERATING_STATE"} for name in ("dc1", "main-a")})
 PERIOD = {"start": "2026-03-02T11:00:00Z", "duration": "PT1H", "randomizeStart": "PT5M"}
 EVENT: dict[str, Any] = {
     "id": "e",
@@ -126,9 +129,9 @@ def test_no_event_gets_through_as_a_crash(raw: list[Any], lost: bool, days: int)
     assert reconcile(asked.orders, changes.orders, "vtn", at).orders == ()
     tariff_series(asked.tariffs, at, 900.0, 4, "EUR")
     for event in found:
-        unsupported(event)
+        unsupported(event, TERMS)
         for due in due_reports(event, None, at, at - timedelta(hours=1), at, "dc1"):
-            json.dumps(report_body(due, "vppd", "dc1", lambda *_: 1.0))
+            json.dumps(report_body(due, "vppd", on_what(event, due.descriptor, TERMS), ONES))
 
 
 @given(

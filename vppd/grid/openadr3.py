@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -91,6 +91,11 @@ class Ven:
         """Why the newest fetch failed; empty when it did not."""
 
     @property
+    def terms(self) -> Terms:
+        """Return what has been agreed with the server."""
+        return self._terms
+
+    @property
     def lost(self) -> bool:
         """Say whether the server has not answered for too long."""
         return self._clock.mono_s() - self._answered_s >= self._config.lost_after_s
@@ -131,9 +136,13 @@ class Ven:
             found, unread = await self._events_of(program)
             events |= found
             odd |= {entry.id: entry for entry in unread}
+        self._take(ours, events, odd)
+
+    def _take(self, programs: Sequence[Program], events: Mapping[str, Event], odd: Mapping[str, Unread]) -> None:
+        """Keep what was fetched; a book that says the same as before stays the same object."""
         at = self._clock.now()
         seen = {event_id: self.book.seen.get(event_id, at) for event_id in events}
-        book = Book(tuple(ours), tuple(events.values()), tuple(odd.values()), seen)
+        book = Book(tuple(programs), tuple(events.values()), tuple(odd.values()), seen)
         self.book = self.book if book == self.book else book
         self.fetches, self.fetched_at = self.fetches + 1, at
 

@@ -19,7 +19,8 @@ from vppd.grid.openadr3 import Clock, Desk, News, Ven, carry_out
 from vppd.grid.openadr3_changes import Changes
 from vppd.grid.openadr3_config import terms_of, tls_of
 from vppd.grid.openadr3_doorbell import Doorbell, Rings, until_set
-from vppd.grid.openadr3_figures import Outlooks, SiteFigures
+from vppd.grid.openadr3_figures import SiteFigures
+from vppd.grid.openadr3_foresight import Outlooks, Plans
 from vppd.grid.openadr3_orders import Plan, Tariff
 from vppd.grid.openadr3_reporter import Reporter
 from vppd.grid.openadr3_rest import open_vtn
@@ -44,16 +45,18 @@ class OpenAdrLink:
         clock: Clock,
         desk: Desk,
         outlooks: Outlooks = dict,
-        figures: Path | None = None,
+        folder: Path | None = None,
+        plans: Plans = lambda: None,
     ) -> None:
         """Prepare the link. Raises ConfigError when certificates cannot be used.
 
-        ``outlooks`` returns the newest forecasts by series; ``figures`` is where what was measured is kept over a restart.
+        ``outlooks`` returns the newest forecasts by series, ``plans`` the newest plan; ``folder`` is where what was measured is kept
+        over a restart.
         """
         tls_of(config)
         self._config, self._site, self._clock, self._desk = config, site, clock, desk
         self._ups = [i for i, kind in enumerate(plant.kind) if KINDS[kind] is Kind.UPS]
-        self._figures = SiteFigures(plant, clock.now, outlooks, figures)
+        self._figures = SiteFigures(plant, clock.now, outlooks, folder, plans)
         self._renewed = asyncio.Event()
         self._ven: Ven | None = None
         self._doorbell: Doorbell | None = None
@@ -129,7 +132,7 @@ class OpenAdrLink:
         async with open_vtn(config, self._clock.mono_s) as vtn:
             self._ven = ven = Ven(vtn, config, terms_of(config, self._site), self._clock, self._deliver)
             if self._reporter is None:
-                self._reporter = Reporter(vtn, ven, config, self._site.vpp_id, self._figures, self._clock)
+                self._reporter = Reporter(vtn, ven, config, self._figures, self._clock)
             self._reporter.serve(vtn, ven, config)
             name = f"vppd-{self._site.vpp_id}-openadr"
             self._doorbell = Doorbell(vtn, config, name, self._clock.mono_s, ven.ring)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from vppd.grid.openadr3_model import Event, Program
-from vppd.grid.openadr3_payloads import Ask, Terms, Unfit, ask_of, nothing_asked
+from vppd.grid.openadr3_payloads import Ask, Terms, Unfit, ask_of, named, nothing_asked
 from vppd.grid.openadr3_reading import Unread
 from vppd.grid.openadr3_schedule import (
     IMPORT_LIMIT,
@@ -91,20 +91,13 @@ def plan(book: Book, terms: Terms, at: datetime, seed: str) -> Plan:
         count += len(pieces)
         fit, told = _fit(pieces, program, terms, book)
         notes += [*placed, *told]
-        resources = _resources(event, terms)
+        resources = dict.fromkeys(named(event.targets, terms).values())
         if not resources:
             said = f"none of its targets ({', '.join(event.targets)[:200]}) is of this site"
             notes.append(Note(event.id, "", Why.NOT_FOR_US, said))
         for resource in resources:
             by_resource.setdefault(resource, []).extend(fit)
     return _planned(by_resource, programs, terms, book, at, notes)
-
-
-def _resources(event: Event, terms: Terms) -> tuple[str, ...]:
-    if not event.targets:
-        return (terms.site.vpp_id,)
-    ours = (terms.targets.get(target, target) for target in event.targets)
-    return tuple(dict.fromkeys(name for name in ours if terms.site.knows(name)))
 
 
 def _fit(pieces: Iterable[Piece], program: Program, terms: Terms, book: Book) -> tuple[list[Piece], list[Note]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -37,6 +37,14 @@ class Terms:
     fallback_limit_w: float | None = None
     """Most import of the site when the server is lost and has told no subscription. [W]"""
     horizon: timedelta = timedelta(days=2)
+
+
+def named(targets: Collection[str], terms: Terms) -> dict[str, str]:
+    """Return the targets that are of this site, each with our name for it; without any target, the whole site."""
+    if not targets:
+        return {terms.site.vpp_id: terms.site.vpp_id}
+    ours = {target: terms.targets.get(target, target) for target in targets}
+    return {target: name for target, name in ours.items() if terms.site.knows(name)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,9 @@ import structlog
 from vppd.config.openadr import OpenAdrConfig
 from vppd.errors import Garbled, Refused, Unreachable
 from vppd.grid.openadr3 import Clock, Ven
-from vppd.grid.openadr3_reports import Courses, Figures, due_at, due_reports, report_body, unsupported
+from vppd.grid.openadr3_model import Event
+from vppd.grid.openadr3_report_form import Figures, report_body
+from vppd.grid.openadr3_reports import Courses, due_at, due_reports, on_what, unsupported
 from vppd.grid.openadr3_rest import Vtn
 
 EVERY_S = 5.0
@@ -28,11 +31,9 @@ log = structlog.get_logger()
 class Reporter:
     """What is due is put together at once and sent until the server has it; what it refuses is dropped."""
 
-    def __init__(
-        self, vtn: Vtn, ven: Ven, config: OpenAdrConfig, resource: str, figures: Figures, clock: Clock
-    ) -> None:
+    def __init__(self, vtn: Vtn, ven: Ven, config: OpenAdrConfig, figures: Figures, clock: Clock) -> None:
         self.serve(vtn, ven, config)
-        self._resource, self._figures, self._clock = resource, figures, clock
+        self._figures, self._clock = figures, clock
         self._since = clock.now()
         self._waiting: deque[dict[str, Any]] = deque(maxlen=MOST_WAITING)
         self._told: set[tuple[str, str]] = set()
@@ -81,25 +82,45 @@ class Reporter:
     def collect(self) -> None:
         """Put together what has become due since the last time."""
         book, since, until = self._ven.book, self._since, self._clock.now()
-        periods = {program.id: program.interval_period for program in book.programs}
-        for event in book.events:
-            if not event.report_descriptors:
-                continue
-            seen = book.seen.get(event.id, until)
-            inherited = periods.get(event.program_id)
+        asking = [event for event in book.events if event.report_descriptors]
+        self._watch(asking)
+        for event in asking:
             begin = max(min(since, self._resumes.pop(event.id, since)), until - LOOK_BACK)
-            for due in due_reports(event, inherited, seen, begin, until, self._resource, self._courses):
-                body = report_body(due, self._config.client_name, self._resource, self._figures)
-                if body["reportName"] not in self._stored:
-                    self._waiting.append(body)
-            for note in unsupported(event):
-                if (note.event_id, note.payload_type) not in self._told:
-                    self._told.add((note.event_id, note.payload_type))
-                    log.info("openadr_report_not_available", event_id=event.id, payload_type=note.payload_type)
+            self._collect(event, begin, until)
+            self._tell(event)
         present = {event.id for event in book.events}
         self._courses.keep(present)
         self._told = {told for told in self._told if told[0] in present}
         self._since = until
+
+    def _watch(self, asking: Iterable[Event]) -> None:
+        terms = self._ven.terms
+        named = (on_what(event, wanted, terms).values() for event in asking for wanted in event.report_descriptors)
+        self._figures.watch(tuple(dict.fromkeys(name for names in named for name in names)))
+
+    def _collect(self, event: Event, begin: datetime, until: datetime) -> None:
+        book, terms = self._ven.book, self._ven.terms
+        inherited = next((p.interval_period for p in book.programs if p.id == event.program_id), None)
+        seen = book.seen.get(event.id, until)
+        for due in due_reports(event, inherited, seen, begin, until, terms.site.vpp_id, self._courses):
+            places = on_what(event, due.descriptor, terms)
+            if not places:
+                continue
+            body = report_body(due, self._config.client_name, places, self._figures)
+            if body["reportName"] not in self._stored:
+                self._waiting.append(body)
+
+    def _tell(self, event: Event) -> None:
+        for note in unsupported(event, self._ven.terms):
+            if (note.event_id, note.payload_type) not in self._told:
+                self._told.add((note.event_id, note.payload_type))
+                log.info(
+                    "openadr_report_not_available",
+                    event_id=event.id,
+                    payload_type=note.payload_type,
+                    reason=note.why.value,
+                    detail=note.sentence,
+                )
 
     async def send(self) -> None:
         """Send what waits, oldest first, as far as the server answers."""

@@ -1,38 +1,35 @@
-"""Which reports OpenADR events ask for, when each is due, and how it looks. Pure.
+"""Which reports OpenADR events ask for, when each is due, and on what. Pure.
 
 One report for each reportDescriptor and due time. Historical reports are due when their last interval has ended, forecasts when their
-first begins; with ``frequency`` -1 one report covers a whole round of intervals. A value that is not known is told as MISSING.
+first begins; with ``frequency`` -1 one report covers a whole round of intervals.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
-from vppd.grid.fields import stamp
 from vppd.grid.openadr3_model import Event, Period, ReportDescriptor
+from vppd.grid.openadr3_payloads import Terms, named
 from vppd.grid.openadr3_schedule import Note, Scene, Why
 from vppd.grid.openadr3_times import BEGINNING
-from vppd.grid.openadr3_unroll import unroll
-from vppd.model import Interval
+from vppd.grid.openadr3_unroll import defaults, unroll
 
 _NAMED = re.compile(r"-(\d{4}-\d{2}-\d{2}T[\d:.]+Z)$")
 
-Figures = Callable[[str, Interval], float | str | None]
-"""Payload type and time -> what we have to say: W, Wh, a fraction or a word; None when it is not known."""
-
-POWER, ENERGY = {"W": 1.0, "KW": 1e3, "MW": 1e6}, {"WH": 1.0, "KWH": 1e3, "MWH": 1e6}
 POWERS = frozenset(
-    {"BASELINE", "DEMAND", "LOAD_SHED_DELTA_AVAILABLE", "STORAGE_MAX_CHARGE_POWER", "STORAGE_MAX_DISCHARGE_POWER"}
-)
+    {
+        "BASELINE", "DEMAND", "LOAD_SHED_DELTA_AVAILABLE", "GENERATION_DELTA_AVAILABLE", "UP_REGULATION_AVAILABLE",
+        "DOWN_REGULATION_AVAILABLE", "STORAGE_MAX_CHARGE_POWER", "STORAGE_MAX_DISCHARGE_POWER",
+    }
+)  # fmt: skip
 ENERGIES = frozenset({"USAGE", "STORAGE_USABLE_CAPACITY"})
 PLAIN = {"STORAGE_CHARGE_LEVEL": "PERCENT", "OPERATING_STATE": ""}
 SUPPORTED = POWERS | ENERGIES | PLAIN.keys()
-AGGREGATED = "AGGREGATED_REPORT"
 MOST_AT_ONCE = 96
 """Of reports that have piled up only the newest are sent."""
 MOST_INTERVALS = 1_000
@@ -58,6 +55,8 @@ class Due:
     descriptor: ReportDescriptor
     at: datetime
     spans: tuple[Span, ...]
+    number: int = 0
+    """Its place among the descriptors of this payload type: a name is for one report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,41 +112,70 @@ def due_reports(
     course = (courses or Courses()).of(event, inherited, seen, seed)
     if course is None:
         return
+    asked: Counter[str] = Counter()
     for descriptor in event.report_descriptors:
+        number, asked[descriptor.payload_type] = asked[descriptor.payload_type], asked[descriptor.payload_type] + 1
         if descriptor.payload_type in SUPPORTED:
-            yield from _due(event, descriptor, course, seen, since, until)
+            for due in _due(event, descriptor, course, seen, since, until):
+                yield replace(due, number=number)
 
 
-def unsupported(event: Event) -> tuple[Note, ...]:
+def on_what(event: Event, wanted: ReportDescriptor, terms: Terms) -> dict[str, str]:
+    """Return what a report is about, each place as they call it with our name for it: what the descriptor, or the event, names of ours."""
+    return named(wanted.targets or event.targets, terms)
+
+
+def unsupported(event: Event, terms: Terms) -> tuple[Note, ...]:
     """Return the reports that are asked for and will not come."""
-    said = "this site has no such report"
-    asked = dict.fromkeys(d.payload_type for d in event.report_descriptors if d.payload_type not in SUPPORTED)
-    return tuple(Note(event.id, payload_type, Why.NOT_SUPPORTED, said) for payload_type in asked)
+    found: dict[Note, None] = {}
+    for wanted in event.report_descriptors:
+        if wanted.payload_type not in SUPPORTED:
+            found[Note(event.id, wanted.payload_type, Why.NOT_SUPPORTED, "this site has no such report")] = None
+        elif not on_what(event, wanted, terms):
+            said = f"none of its targets ({', '.join(wanted.targets or event.targets)[:200]}) is of this site"
+            found[Note(event.id, wanted.payload_type, Why.NOT_FOR_US, said)] = None
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """Which intervals each of a number of reports covers."""
+
+    first: int
+    step: int
+    """From the first interval of a report to that of the next."""
+    width: int
+    """Intervals in one report."""
+    reports: int
+
+
+def _pace(wanted: ReportDescriptor, course: _Course) -> _Pace:
+    first, size = max(wanted.start_interval, 0), len(course.round)
+    step = wanted.frequency if wanted.frequency > 0 else max(wanted.num_intervals, 1) if size == 1 else size
+    width = min(wanted.num_intervals if wanted.num_intervals > 0 else step, MOST_INTERVALS)
+    per_round = max(1, -(-(size - first) // step)) if size > 1 else 1
+    reports = -(-max(course.count - first, 0) // step)
+    return _Pace(first, step, width, reports if wanted.repeat < 0 else min(reports, wanted.repeat * per_round))
 
 
 def _due(
     event: Event, wanted: ReportDescriptor, course: _Course, seen: datetime, since: datetime, until: datetime
 ) -> Iterator[Due]:
-    first, size = max(wanted.start_interval, 0), len(course.round)
-    step = wanted.frequency if wanted.frequency > 0 else max(wanted.num_intervals, 1) if size == 1 else size
-    width = min(wanted.num_intervals if wanted.num_intervals > 0 else step, MOST_INTERVALS)
-    per_round = max(1, -(-(size - first) // step)) if size > 1 else 1
-    chunks = -(-max(course.count - first, 0) // step)
-    if wanted.repeat >= 0:
-        chunks = min(chunks, wanted.repeat * per_round)
+    pace = _pace(wanted, course)
 
-    def at(chunk: int) -> datetime:
-        k = first + chunk * step
-        return course.span(min(k + step, course.count) - 1).end if wanted.historical else course.span(k).start
+    def at(report: int) -> datetime:
+        k = pace.first + report * pace.step
+        return course.span(min(k + pace.step, course.count) - 1).end if wanted.historical else course.span(k).start
 
-    begin, stop = bisect_right(range(chunks), since, key=at), bisect_right(range(chunks), until, key=at)
+    begin, stop = (bisect_right(range(pace.reports), moment, key=at) for moment in (since, until))
     if not wanted.historical and since <= seen <= until:
         begin = min(begin, max(stop - 1, 0))
-    for chunk in range(max(begin, stop - MOST_AT_ONCE), stop):
-        k = first + chunk * step
-        last = min(k + step, course.count)
-        numbers = range(max(last - width, 0), last) if wanted.historical else range(k, min(k + width, course.count))
-        yield Due(event, wanted, at(chunk), tuple(course.span(n) for n in numbers))
+    for report in range(max(begin, stop - MOST_AT_ONCE), stop):
+        k = pace.first + report * pace.step
+        last = min(k + pace.step, course.count)
+        ahead = range(k, min(k + pace.width, course.count))
+        numbers = range(max(last - pace.width, 0), last) if wanted.historical else ahead
+        yield Due(event, wanted, at(report), tuple(course.span(n) for n in numbers))
 
 
 def _course(event: Event, inherited: Period | None, seen: datetime, seed: str) -> _Course | None:
@@ -179,11 +207,9 @@ def _count(event: Event, round_: tuple[Span, ...]) -> int:
 
 
 def _implied(event: Event, inherited: Period | None, seen: datetime) -> _Course | None:
-    period, inherited = event.interval_period or Period(), inherited or Period()
-    start, duration = period.start or inherited.start, period.duration or inherited.duration
-    if start == BEGINNING:
-        start = min(event.written_at or seen, seen)
-    end = duration.after(start) if start and duration else None
+    period = defaults(event, inherited)
+    start = min(event.written_at or seen, seen) if period.start == BEGINNING else period.start
+    end = period.duration.after(start) if start and period.duration else None
     if start is None or end is None or end <= start:
         return None
     span = (Span(0, start, end),)
@@ -197,48 +223,3 @@ def due_at(report_name: str) -> datetime | None:
         return datetime.fromisoformat(found[1]) if found else None
     except ValueError:
         return None
-
-
-def report_body(due: Due, client_name: str, resource: str, figures: Figures) -> dict[str, Any]:
-    """Return the report as the server wants it."""
-    wanted = due.descriptor
-    units = wanted.units or _units(wanted.payload_type)
-    reading = wanted.reading_type or ("" if wanted.historical else "FORECAST")
-    descriptor = {"objectType": "REPORT_PAYLOAD_DESCRIPTOR", "payloadType": wanted.payload_type}
-    descriptor |= ({"units": units} if units else {}) | ({"readingType": reading} if reading else {})
-    return {
-        "eventID": due.event.id,
-        "clientName": client_name,
-        "reportName": f"{due.event.id}-{wanted.payload_type}-{stamp(due.at)}",
-        "payloadDescriptors": [descriptor],
-        "resources": [
-            {
-                "resourceName": AGGREGATED if wanted.aggregate else resource,
-                "intervals": [_told(span, wanted.payload_type, units, figures) for span in due.spans],
-            }
-        ],
-    }
-
-
-def _units(payload_type: str) -> str:
-    return "KW" if payload_type in POWERS else "KWH" if payload_type in ENERGIES else PLAIN[payload_type]
-
-
-def _told(span: Span, payload_type: str, units: str, figures: Figures) -> dict[str, Any]:
-    value = _converted(figures(payload_type, Interval(span.start, span.end)), payload_type, units, span)
-    payload: Mapping[str, Any] = {"type": payload_type, "values": [value]}
-    if value is None:
-        payload = {"type": "DATA_QUALITY", "values": ["MISSING"]}
-    seconds = (span.end - span.start).total_seconds()
-    period = {"start": stamp(span.start), "duration": f"PT{seconds:.6f}".rstrip("0").rstrip(".") + "S"}
-    return {"id": span.id, "intervalPeriod": period, "payloads": [payload]}
-
-
-def _converted(value: float | str | None, payload_type: str, units: str, span: Span) -> float | str | None:
-    """Return the value in the units asked for; a power asked for as energy is over the span. None: these units are not ours."""
-    if value is None or isinstance(value, str) or payload_type in PLAIN:
-        return value
-    hours = (span.end - span.start) / timedelta(hours=1)
-    if payload_type in POWERS:
-        return value / POWER[units] if units in POWER else value * hours / ENERGY[units] if units in ENERGY else None
-    return value / ENERGY[units] if units in ENERGY else value / hours / POWER[units] if units in POWER else None

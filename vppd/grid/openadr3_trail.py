@@ -45,6 +45,20 @@ class Trail:
             return []
         return [(float(step["at_s"]), step["said"].copy(), STATES[int(step["state"])]) for step in good]
 
+    def rewrite(self, steps: NDArray[np.void]) -> None:
+        """Replace what is kept by these steps: a file that is only added to would fill the disk in the end."""
+        if self._path is None:
+            return
+        record = np.zeros(len(steps), dtype=self._record)
+        for name in ("at_s", "said", "state"):
+            record[name] = steps[name]
+        try:
+            draft = self._path.with_suffix(".new")
+            draft.write_bytes(record.tobytes())
+            draft.replace(self._path)
+        except OSError as error:
+            self._tell(error)
+
     def append(self, at_s: float, said: Floats, state: str) -> None:
         """Add a step that began at a time [unix s]."""
         if self._path is None:

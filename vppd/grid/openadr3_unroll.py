@@ -66,7 +66,7 @@ def _round(event: Event, inherited: Period | None, scene: Scene) -> Iterator[Pie
 
 def _spans(event: Event, inherited: Period | None, scene: Scene) -> Iterator[tuple[Slot, datetime, datetime | None]]:
     """Yield the intervals with their start and end, each following the one before and all shifted by chance. Raises _Unusable."""
-    default, shift = _default(event, inherited), timedelta()
+    default, shift = defaults(event, inherited), timedelta()
     first = event.intervals[0].interval_period or Period()
     follows, extent = _first(default.start or first.start, event, scene), default.randomize_start
     for i, slot in enumerate(event.intervals):
@@ -89,7 +89,7 @@ def _placed(slot: Slot, own: Period, follows: datetime | None, default: Period) 
     return start, duration.after(start)
 
 
-def _default(event: Event, inherited: Period | None) -> Period:
+def defaults(event: Event, inherited: Period | None) -> Period:
     """Return what holds for intervals that leave something open; a program's random shift is not the event's."""
     period, inherited = event.interval_period or Period(), inherited or Period()
     found = {"start": period.start or inherited.start, "duration": period.duration or inherited.duration}

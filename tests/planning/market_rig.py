@@ -64,8 +64,9 @@ def paths(level: float, spread: float, rows: int = 40) -> Floats:
 
 
 def outlooks(shed_w: float = 200e3, spread_w: float = 20e3, start: datetime = START) -> Mapping[str, Outlook]:
-    """Return forecasts of two halls of 300 kW each, of which tier 3 could shed about ``shed_w``; of the price too."""
-    found = [outlook("price/import", 8e-5, start=start)]
+    """Return forecasts of two halls of 300 kW each, of which tier 3 could shed about ``shed_w``; of loads, PV and the price too."""
+    found = [outlook("price/import", 8e-5, start=start), outlook("generation/pv-b", 60e3, paths(60e3, 20e3), start)]
+    found += [outlook(f"load/{feed}", 150e3, paths(150e3, 10e3), start) for feed in ("main-a", "main-b")]
     for hall in ("hall-a", "hall-b"):
         found += [
             outlook(f"compute/{hall}", 300e3, paths(300e3, spread_w), start),

@@ -273,7 +273,7 @@ async def test_what_is_worth_more_later_is_kept_for_it() -> None:
 
 async def test_the_view_says_what_is_sold_and_what_is_not_and_why() -> None:
     """Products with their reasons, gates, offers; plain JSON."""
-    odd = product(name="odd", direction="symmetric")
+    odd = product(name="odd", direction="symmetric", dispatch="scheduled")
     dear = product(name="dear", min_bid_w=800e3, gate={"before_delivery_s": 600.0})
     room = Room(products=(product(), odd, dear))
     room.outlook = dict(outlooks(shed_w=50e3))

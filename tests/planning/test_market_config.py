@@ -67,6 +67,18 @@ def test_an_issuer_that_nobody_knows_is_a_mistake(tmp_path: Path) -> None:
         ({"products": ["a", "a"]}, "names a twice"),
         ({"expect": [{"product": "b", "price_per_mwh": 1.0}]}, "not among products"),
         ({"products": []}, "at least 1"),
+        ({"expect": [{"product": "a", "price_per_mwh": 1.0}] * 2}, r"a \(down\), a \(up\) twice"),
+        (
+            {
+                "expect": [
+                    {"product": "a", "price_per_mwh": 1.0},
+                    {"product": "a", "direction": "up", "price_per_mwh": 1.0},
+                ]
+            },
+            r"names a \(up\) twice",
+        ),
+        ({"expect": [{"product": "a", "direction": "both", "price_per_mwh": 1.0}]}, "'up' or 'down'"),
+        ({"signal_sustain_s": 0.0}, "greater than or equal"),
         ({"lead_s": 0.0}, "greater than or equal"),
     ],
 )
@@ -82,3 +94,12 @@ def test_products_are_found_in_their_order_or_named(tmp_path: Path) -> None:
     assert [product.name for product in sold(market)] == ["nordic-mfrr", "gb-dfs"]
     with pytest.raises(InvalidConfig, match=r"there is no moon-reserve .*nordic-mfrr"):
         sold(MarketConfig(issuer="tso", products=("moon-reserve",), products_dir=shipped()))
+
+
+def test_expectations_may_differ_by_direction() -> None:
+    """What is said of one direction says nothing of the other; without a direction it is said of all."""
+    up = {"product": "a", "direction": "up", "price_per_mwh": 5.0}
+    table = {"issuer": "tso", "products": ["a", "b"], "expect": [up, {"product": "b", "price_per_mwh": 7.0}]}
+    market = MarketConfig.model_validate(table)
+    assert [getattr(market.expected("a", way), "price_per_mwh", None) for way in ("", "up", "down")] == [5.0, 5.0, None]
+    assert [getattr(market.expected("b", way), "price_per_mwh", None) for way in ("up", "symmetric")] == [7.0, 7.0]

@@ -14,6 +14,7 @@ from vppd.core.bidding.offering import Unsold
 from vppd.core.bidding.quote import Step
 from vppd.errors import Refused
 from vppd.model import Interval, Obligation
+from vppd.planning.connection import nodes_of
 from vppd.planning.gates import slots
 from vppd.planning.offer_form import Answer, Question, answer, answer_form, question, question_form
 from vppd.planning.sales import sale_of
@@ -34,7 +35,8 @@ def a_question() -> Question:
     plan = timetable(plant_of(plain), {"ups-a": 0.0}, {"ups-a": 90e3})
     made = product()
     sales = tuple(sale_of(made, slot, "dc1", plain.market, outlooks()) for slot in slots(made, START, 7200.0, 0.0))
-    shelf = shelf_of(plain.assets, site_of(plain), outlooks(), plan, Steps(START, STEP_S, 8))
+    steps = Steps(START, STEP_S, 8)
+    shelf = shelf_of(plain.assets, site_of(plain), outlooks(), plan, steps, nodes=nodes_of(plain))
     shelf.stocks[-1].paths_w[3, 2] = np.nan
     return Question(sales, shelf, (Obligation("a", "b", "tso", "quick", "dc1", "up", SLOT, 5e3),), 20.0)
 
@@ -48,12 +50,18 @@ def test_a_question_comes_back_as_it_was() -> None:
         assert (one.name, one.response_s, one.cost_per_wh) == (other.name, other.response_s, other.cost_per_wh)
         np.testing.assert_array_equal(one.paths_w, other.paths_w)
         assert (one.energy_wh is None) == (other.energy_wh is None)
+    assert len(asked.shelf.rooms) == 6
+    for room, like in zip(back.shelf.rooms, asked.shelf.rooms, strict=True):
+        assert (room.name, room.direction, room.names, room.within_s) == (
+            like.name, like.direction, like.names, like.within_s,
+        )  # fmt: skip
+        np.testing.assert_array_equal(room.room_w, like.room_w)
 
 
 def test_an_answer_comes_back_as_it_was() -> None:
     """Bids, reasons, what is short."""
     bid = Bid("b", "quick", "dc1", "up", SLOT, (Step(1e5, 1e-4),), "EUR")
-    given = Answer((bid,), (Unsold("quick", SLOT, "too little"),), {"a": 1.5}, "optimal")
+    given = Answer((bid,), (Unsold("quick", SLOT, "too little", "down"),), {"a": 1.5}, "optimal")
     assert answer(json.loads(json.dumps(answer_form(given), allow_nan=False))) == given
 
 

@@ -12,11 +12,11 @@ import pytest
 from tests.planning.market_rig import STEP_S, config, outlook, outlooks, paths, product, timetable
 from vppd.core.bidding.bid import Bid, Offered
 from vppd.core.bidding.quote import Step
-from vppd.core.bidding.stock import Stock
+from vppd.core.bidding.stock import Stock, bid_id
 from vppd.core.failsafe import SOC_MARGIN_FRAC
 from vppd.model import Interval, Obligation
 from vppd.planning.gates import Slot, slots
-from vppd.planning.sales import sale_of, standing, why_not, window_of
+from vppd.planning.sales import directions, possible_sales, sale_of, standing, why_not, window_of
 from vppd.planning.shelf import LOW_FRAC, UNTRIED_FRAC, Shelf, Steps, shelf_of, steps_of
 from vppd.plant import plant_of
 from vppd.products import site_of
@@ -146,8 +146,10 @@ def test_a_day_of_seconds_is_not_counted_second_by_second() -> None:
     [
         ({}, ""),
         ({"price_form": "none"}, "duty"),
-        ({"direction": "symmetric"}, "both directions"),
-        ({"direction": "increase"}, "increase of consumption"),
+        ({"direction": "symmetric"}, ""),
+        ({"direction": "increase"}, ""),
+        ({"direction": "symmetric", "dispatch": "scheduled"}, "both directions over a whole slot"),
+        ({"direction": "symmetric", "local_response": True}, "measured on the spot"),
         ({"local_response": True}, "measured on the spot"),
         ({"delivery_interval_s": None}, "delivery_interval_s"),
         ({"min_bid_w": 50e6}, "power: .* of 5e\\+07 W"),
@@ -182,6 +184,75 @@ def test_a_sale_has_the_terms_of_its_product_and_the_expected_price() -> None:
     assert better.expected_price_per_wh == pytest.approx(1.2e-4)
     assert better.penalty_per_wh == pytest.approx(3e-5)
     assert better.margin_per_wh == pytest.approx(5e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "ways"),
+    [
+        ({}, ("up",)),
+        ({"direction": "increase"}, ("down",)),
+        ({"direction": "either"}, ("up", "down")),
+        ({"direction": "either", "min_bid_w": 600e3}, ("up",)),
+        ({"direction": "symmetric"}, ("symmetric",)),
+    ],
+)
+def test_a_product_is_sold_in_the_directions_that_the_site_has_enough_for(
+    changes: dict[str, Any], ways: tuple[str, ...]
+) -> None:
+    """Either way means both, but for the one that by its nameplates never reaches the least bid."""
+    assert directions(product(**changes), SITE) == ways
+
+
+def test_each_direction_has_the_price_that_is_expected_of_it() -> None:
+    """The table may name them apart; the price of energy says nothing of an increase or of capacity."""
+    told = config(
+        expect=[
+            {"product": "quick", "direction": "up", "price_per_mwh": 120.0},
+            {"product": "quick", "direction": "down", "price_per_mwh": 20.0, "use_frac": 0.5},
+        ]
+    ).market
+    assert told is not None
+    assert MARKET is not None
+    made, slot = a_slot(direction="either")
+    for way, price_per_wh in (("up", 1.2e-4), ("down", 2e-5)):
+        assert sale_of(made, slot, "dc1", told, outlooks(), way).expected_price_per_wh == pytest.approx(price_per_wh)
+    assert sale_of(made, slot, "dc1", MARKET, outlooks(), "down").expected_price_per_wh is None
+    assert sale_of(made, slot, "dc1", MARKET, outlooks(), "symmetric").expected_price_per_wh is None
+
+
+def test_behind_a_signal_full_power_is_kept_for_a_quarter_of_an_hour() -> None:
+    """Unless the product or the table says otherwise; a symmetric product without a signal asks for the whole slot."""
+    assert MARKET is not None
+    longer = config(signal_sustain_s=1800.0).market
+    assert longer is not None
+    signal = {"direction": "symmetric", "sustain_s": None, "signal_s": 2.0}
+    for changes, market, sustain_s in (
+        (signal, MARKET, 900.0),
+        (signal, longer, 1800.0),
+        ({**signal, "sustain_s": 300.0}, longer, 300.0),
+        ({**signal, "signal_s": None}, MARKET, None),
+        ({**signal, "direction": "reduce"}, MARKET, None),
+    ):
+        made, slot = a_slot(**changes)
+        way = "up" if made.direction == "reduce" else "symmetric"
+        found = sale_of(made, slot, "dc1", market, outlooks(), way)
+        assert (found.sustain_s, found.is_capacity) == (sustain_s, way == "symmetric")
+
+
+def test_what_is_sold_one_way_may_still_be_offered_the_other() -> None:
+    """Of an awarded bid nothing is offered again; slots for later need a price that somebody named, in that direction."""
+    told = config(expect=[{"product": "quick", "direction": "up", "price_per_mwh": 120.0}]).market
+    assert told is not None
+    made, first = a_slot(direction="either")
+    second = slots(made, START, 86_400.0, 3600.0)[1]
+    known, nothing = {"quick": made}, frozenset[str]()
+    found = possible_sales([first], [second], known, SITE, told, outlooks(), "dc1", nothing)
+    assert [(sale.direction, sale.interval) for sale in found] == [
+        ("up", first.interval), ("down", first.interval), ("up", second.interval),
+    ]  # fmt: skip
+    sold_ids = frozenset({bid_id("quick", "dc1", "up", first.interval)})
+    rest = possible_sales([first], [], known, SITE, told, outlooks(), "dc1", sold_ids)
+    assert [sale.direction for sale in rest] == ["down"]
 
 
 def test_nothing_is_guessed_of_a_price() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,8 @@ class ExpectConfig(Table):
     """``[[market.expect]]``: what a product is expected to bring; without it the feed ``price/import`` is taken."""
 
     product: Name
+    direction: Literal["up", "down"] | None = None
+    """Of a product that goes either way: up, less consumption; down, more. Without it both."""
     price_per_mwh: float
     """Of capacity: per MW and hour."""
     penalty_per_mwh: NonNegative = 0.0
@@ -61,6 +63,8 @@ class MarketConfig(Table):
     """Slots that begin within so many hours are offered. [h]"""
     ahead_s: Annotated[float, Field(ge=1.0, le=604_800.0)] = 3600.0
     """A product whose gate nobody states is offered until so long before delivery. [s]"""
+    signal_sustain_s: Annotated[float, Field(ge=1.0, le=86_400.0)] = 900.0
+    """Behind a symmetric product that follows a signal and states no ``sustain_s``, full power is kept for so long each way. [s]"""
     time_limit_s: Annotated[float, Field(ge=0.1, le=120.0)] = 5.0
     """For computing the offers of a gate. [s]"""
     expect: tuple[ExpectConfig, ...] = ()
@@ -68,13 +72,19 @@ class MarketConfig(Table):
 
     @model_validator(mode="after")
     def _once(self) -> Self:
-        for key, names in (("products", self.products), ("expect", tuple(e.product for e in self.expect))):
+        told = [f"{e.product} ({way})" for e in self.expect for way in _ways(e)]
+        for key, names in (("products", list(self.products)), ("expect", told)):
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"{key} names {', '.join(twice)} twice")
         if strange := sorted({e.product for e in self.expect} - set(self.products)):
             raise ValueError(f"expect speaks of {', '.join(strange)}, which is not among products")
         return self
 
-    def expected(self, product: str) -> ExpectConfig | None:
-        """Return what is expected of a product, None when nothing is said."""
-        return next((e for e in self.expect if e.product == product), None)
+    def expected(self, product: str, direction: str = "") -> ExpectConfig | None:
+        """Return what is expected of a product in a direction, or in any; None when nothing is said."""
+        own = [e for e in self.expect if e.product == product]
+        return next((e for e in own if not direction or e.direction in (None, direction)), None)
+
+
+def _ways(expect: ExpectConfig) -> tuple[str, ...]:
+    return ("up", "down") if expect.direction is None else (expect.direction,)

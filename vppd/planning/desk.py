@@ -24,12 +24,13 @@ from vppd.grid.envelope import Sender
 from vppd.grid.offers import offer_event, offer_message
 from vppd.model import Event, Kind
 from vppd.planning.alarms import Alarms
+from vppd.planning.connection import nodes_of
 from vppd.planning.desk_view import desk_view
 from vppd.planning.gate_log import GateLog
 from vppd.planning.gates import Slot, in_play, next_moments, overlapping, slots
 from vppd.planning.offer_form import Answer, Question, answer, question_form
-from vppd.planning.quoting import Change, changes, place_of_bid, place_of_slot, undecided
-from vppd.planning.sales import sale_of, standing, why_not, window_of
+from vppd.planning.quoting import Change, changes, undecided
+from vppd.planning.sales import possible_sales, standing, why_not, window_of
 from vppd.planning.settling import STREAM, Settled, Settling
 from vppd.planning.shelf import Shelf, floored, shelf_of, steps_of
 from vppd.ports import Ledger, Window
@@ -248,19 +249,17 @@ class TradingDesk:
     def _question(self, now: datetime, play: Sequence[Slot], open_ids: frozenset[str]) -> Question:
         """Return what is to be decided: the slots in play, beside those that could be sold for the same time later on."""
         records, outlook = self._records, self._foreseen.outlook()
-        taken = {
-            place_of_bid(o.bid) for bid_id, o in records.offers.items() if bid_id not in open_ids and o.awarded_w > 0.0
-        }
+        sold = frozenset(key for key, o in records.offers.items() if key not in open_ids and o.awarded_w > 0.0)
         later = [slot for slot in overlapping(self._slots, play) if self._market.expected(slot.product) is not None]
-        candidates = [slot for slot in (*play, *later) if place_of_slot(slot) not in taken]
-        resource = self._config.site.id
-        sales = [sale_of(self._products[s.product], s, resource, self._market, outlook) for s in candidates]
+        market, resource = self._market, self._config.site.id
+        sales = possible_sales(play, later, self._products, self._site, market, outlook, resource, sold)
         step_s = self._config.forecast.step_s if self._config.forecast else 900.0
         held = standing(records.obligations_at(now), records.offers, now, open_ids, floored(now, step_s))
         intervals = [*(sale.interval for sale in sales), *(sold.interval for sold in held)]
         steps = steps_of(intervals, now, step_s)
-        shelf = shelf_of(self._config.assets, self._site, outlook, self._foreseen.timetable(), steps, self._away)
-        return Question(tuple(sales), shelf, held, self._market.time_limit_s)
+        plan, nodes = self._foreseen.timetable(), nodes_of(self._config)
+        shelf = shelf_of(self._config.assets, self._site, outlook, plan, steps, self._away, nodes)
+        return Question(sales, shelf, held, self._market.time_limit_s)
 
     async def _computed(self, asked: Question) -> Answer | None:
         """Return the answer of the worker; None when there is none, and it is said why."""

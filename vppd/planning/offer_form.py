@@ -13,7 +13,7 @@ import numpy as np
 
 from vppd.core.bidding.bid import Bid
 from vppd.core.bidding.offering import Unsold
-from vppd.core.bidding.stock import Sale, Stock
+from vppd.core.bidding.stock import Room, Sale, Stock
 from vppd.model import Interval, Obligation
 from vppd.planning.shelf import Shelf, Steps
 from vppd.snapshot import Floats
@@ -50,6 +50,7 @@ def question_form(asked: Question) -> dict[str, Any]:
     return {
         "sales": [_sale_form(sale) for sale in asked.sales],
         "stocks": [_stock_form(stock) for stock in asked.shelf.stocks],
+        "rooms": [_room_form(room) for room in asked.shelf.rooms],
         "held": [sold.to_body() for sold in asked.held],
         "steps": {"start": steps.start.isoformat(), "step_s": steps.step_s, "count": steps.count},
         "limit_s": asked.limit_s,
@@ -61,7 +62,9 @@ def question(form: Mapping[str, Any]) -> Question:
     steps = Steps(datetime.fromisoformat(form["steps"]["start"]), form["steps"]["step_s"], form["steps"]["count"])
     return Question(
         tuple(_sale(entry) for entry in form["sales"]),
-        Shelf(steps, tuple(_stock(entry) for entry in form["stocks"]), {}),
+        Shelf(
+            steps, tuple(_stock(entry) for entry in form["stocks"]), {}, tuple(_room(entry) for entry in form["rooms"])
+        ),
         tuple(Obligation.from_body(body) for body in form["held"]),
         form["limit_s"],
     )
@@ -71,7 +74,10 @@ def answer_form(given: Answer) -> dict[str, Any]:
     """Return the answer as plain JSON values."""
     return {
         "bids": [bid.to_body() for bid in given.bids],
-        "unsold": [{"product": left.product, "reason": left.reason, **_ends(left.interval)} for left in given.unsold],
+        "unsold": [
+            {"product": left.product, "reason": left.reason, "direction": left.direction, **_ends(left.interval)}
+            for left in given.unsold
+        ],
         "short_w": dict(given.short_w),
         "status": given.status,
     }
@@ -81,7 +87,7 @@ def answer(form: Mapping[str, Any]) -> Answer:
     """Return the answer that ``answer_form`` described. Raises KeyError, TypeError or ValueError for anything else."""
     return Answer(
         tuple(Bid.from_body(body) for body in form["bids"]),
-        tuple(Unsold(left["product"], _interval(left), left["reason"]) for left in form["unsold"]),
+        tuple(Unsold(left["product"], _interval(left), left["reason"], left["direction"]) for left in form["unsold"]),
         dict(form["short_w"]),
         form["status"],
     )
@@ -116,6 +122,16 @@ def _stock(form: Mapping[str, Any]) -> Stock:
     rest: dict[str, Any] = {k: inf if v == ENDLESS else v for k, v in form.items() if k not in ("paths_w", "energy_wh")}
     energy_wh = None if form["energy_wh"] is None else _array(form["energy_wh"])
     return Stock(paths_w=_array(form["paths_w"]), energy_wh=energy_wh, **rest)
+
+
+def _room_form(room: Room) -> dict[str, Any]:
+    form = {f.name: _finite(getattr(room, f.name)) for f in fields(room) if f.name not in ("names", "room_w")}
+    return form | {"names": sorted(room.names), "room_w": _array_form(room.room_w)}
+
+
+def _room(form: Mapping[str, Any]) -> Room:
+    rest: dict[str, Any] = {k: inf if v == ENDLESS else v for k, v in form.items() if k not in ("names", "room_w")}
+    return Room(names=frozenset(form["names"]), room_w=_array(form["room_w"]), **rest)
 
 
 def _finite(value: Any) -> Any:

@@ -13,8 +13,9 @@ def answered(asked: Question) -> Answer:
     """Return the bids of a round. Raises ValueError when samples do not belong together."""
     steps = asked.shelf.steps
     found = offering(
-        asked.sales, asked.shelf.stocks, asked.held, start=steps.start, step_s=steps.step_s, limit_s=asked.limit_s
-    )
+        asked.sales, asked.shelf.stocks, asked.held, start=steps.start, step_s=steps.step_s, limit_s=asked.limit_s,
+        rooms=asked.shelf.rooms,
+    )  # fmt: skip
     short_w = {sold.award_id: w for sold, w in zip(asked.held, found.short_w, strict=True) if w > 0.0}
     return Answer(found.bids, found.unsold, short_w, found.status)
 

@@ -6,68 +6,111 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from math import inf
+from typing import Final
 
 import numpy as np
 
 from vppd.config.market import MarketConfig
 from vppd.core.bidding.bid import Offered
+from vppd.core.bidding.lots import SYMMETRIC
 from vppd.core.bidding.qualify import Direction, Site, qualify
 from vppd.core.bidding.quote import EPSILON_FRAC
-from vppd.core.bidding.stock import Sale
+from vppd.core.bidding.stock import Sale, bid_id
 from vppd.core.forecast.outlook import Outlook
 from vppd.model import Interval, Obligation
 from vppd.planning.gates import Slot
-from vppd.planning.shelf import IMPORT_PRICE, Shelf
+from vppd.planning.shelf import Shelf
+from vppd.planning.sight import IMPORT_PRICE
 from vppd.ports import Window
 from vppd.products import ProductConfig
 
 WH_PER_MWH = 1e6
+_WAYS: Final = {Direction.REDUCE: "up", Direction.INCREASE: "down", Direction.SYMMETRIC: SYMMETRIC}
 
 
 def why_not(product: ProductConfig, site: Site) -> str:
     """Return why a product is not offered by this site, empty when it is."""
     if product.price_form == "none":
         return "it is a duty, nobody buys it"
-    if product.direction is Direction.INCREASE:
-        return "an increase of consumption is not sold: no order asks for one"
-    if product.direction is Direction.SYMMETRIC:
-        return "both directions at once are not sold: no order asks for an increase"
     if product.local_response:
         return "it answers to frequency measured on the spot: devices are not armed for that from here"
     if product.delivery_interval_s is None:
         return "its file does not state delivery_interval_s"
+    if product.direction is Direction.SYMMETRIC and product.dispatch == "scheduled":
+        return (
+            "nothing can be carried out in both directions over a whole slot: only what is kept ready is sold that way"
+        )
     failing = qualify(product.terms, site).shortcomings
     return "; ".join(f"{s.requirement}: {s.have:g} {s.unit} of {s.need:g} {s.unit} ({s.what})" for s in failing)
 
 
+def directions(product: ProductConfig, site: Site) -> tuple[str, ...]:
+    """Return in which directions a site sells a product: of one that goes either way, those it has enough for."""
+    if product.direction is not Direction.EITHER:
+        return (_WAYS[product.direction],)
+    ways = (Direction.REDUCE, Direction.INCREASE)
+    return tuple(_WAYS[way] for way in ways if qualify(replace(product.terms, direction=way), site).qualifies)
+
+
+def possible_sales(
+    play: Iterable[Slot], later: Iterable[Slot], products: Mapping[str, ProductConfig], site: Site, market: MarketConfig,
+    outlook: Mapping[str, Outlook], resource: str, sold_ids: frozenset[str],
+) -> tuple[Sale, ...]:  # fmt: skip
+    """Return what may be offered now, beside what could be sold for the same time later on at a price that somebody named.
+
+    ``sold_ids``: bids of which some is sold; nothing is offered in their place again, but perhaps in the other direction.
+    """
+    ways = {name: directions(product, site) for name, product in products.items()}
+    found = []
+    for slot, is_later in (*((slot, False) for slot in play), *((slot, True) for slot in later)):
+        for way in ways[slot.product]:
+            is_priced = market.expected(slot.product, way) is not None
+            if bid_id(slot.product, resource, way, slot.interval) not in sold_ids and (is_priced or not is_later):
+                found.append(sale_of(products[slot.product], slot, resource, market, outlook, way))
+    return tuple(found)
+
+
 def sale_of(
-    product: ProductConfig, slot: Slot, resource: str, market: MarketConfig, outlook: Mapping[str, Outlook]
-) -> Sale:
-    """Return a product in one slot as it may be offered, less consumption."""
-    expect = market.expected(product.name)
-    length_s = (slot.end - slot.start).total_seconds()
+    product: ProductConfig, slot: Slot, resource: str, market: MarketConfig, outlook: Mapping[str, Outlook],
+    direction: str = "up",
+) -> Sale:  # fmt: skip
+    """Return a product in one slot as it may be offered in one direction."""
+    expect = market.expected(product.name, direction)
     limit = product.price_limit_per_mwh
+    expected_price_per_wh = expect.price_per_mwh / WH_PER_MWH if expect else None
+    if expect is None and direction == "up":  # the price of energy says what less of it brings, and nothing of more
+        expected_price_per_wh = _mean(outlook, slot.start, (slot.end - slot.start).total_seconds())
     return Sale(
         product=product.name,
         resource=resource,
-        direction="up",
+        direction=direction,
         interval=slot.interval,
         currency=market.currency,
         activation_s=inf if product.activation_s is None else product.activation_s,
-        sustain_s=None if product.dispatch == "scheduled" or product.sustain_s is None else product.sustain_s,
+        sustain_s=_sustain_s(product, market),
         min_w=product.min_bid_w or 0.0,
         step_w=product.bid_step_w or 1.0,
         max_w=product.max_bid_w or inf,
         divisible=product.divisible is not False,
         epsilon_frac=EPSILON_FRAC if product.availability_frac is None else 1.0 - product.availability_frac,
         price_limit_per_wh=inf if limit is None else limit / WH_PER_MWH,
-        expected_price_per_wh=expect.price_per_mwh / WH_PER_MWH if expect else _mean(outlook, slot.start, length_s),
+        expected_price_per_wh=expected_price_per_wh,
+        is_capacity=product.price_form == "capacity" or direction == SYMMETRIC,
         use_frac=expect.use_frac if expect else 1.0,
         margin_per_wh=market.margin_per_mwh / WH_PER_MWH,
         penalty_per_wh=expect.penalty_per_mwh / WH_PER_MWH if expect else 0.0,
         dispatch=product.dispatch,
         resting_s=product.resting_s,
     )
+
+
+def _sustain_s(product: ProductConfig, market: MarketConfig) -> float | None:
+    """Return for how long full power may be asked for in one direction; None: the whole slot. [s]"""
+    if product.dispatch == "scheduled":
+        return None
+    if product.sustain_s is None and product.direction is Direction.SYMMETRIC and product.signal_s is not None:
+        return market.signal_sustain_s  # a signal that goes to and fro is meant to be neutral in the end
+    return product.sustain_s
 
 
 def standing(
@@ -82,13 +125,13 @@ def standing(
     ``open_ids``: the bids that are being decided anew; ``since``: the present step, what lies before it has been delivered.
     """
     found = [_left_of(sold, since) for sold in obligations if not sold.is_over(now)]
-    for bid_id, offered in offers.items():
+    for own_id, offered in offers.items():
         bid = offered.bid
-        if bid_id in open_ids or offered.left_w <= 0.0 or bid.interval.start <= now:
+        if own_id in open_ids or offered.left_w <= 0.0 or bid.interval.start <= now:
             continue
         found.append(
             Obligation(
-                f"offered/{bid_id}", bid_id, "", bid.product, bid.resource, bid.direction, bid.interval, offered.left_w,
+                f"offered/{own_id}", own_id, "", bid.product, bid.resource, bid.direction, bid.interval, offered.left_w,
                 dispatch=bid.dispatch, activation_s=bid.activation_s, sustain_s=bid.sustain_s,
             )
         )  # fmt: skip
@@ -122,10 +165,10 @@ def window_of(sold: Obligation, shelf: Shelf, site: Site, clusters: Sequence[str
 
 
 def _shares(shelf: Shelf, interval: Interval) -> dict[str, float]:
-    """Return what each asset is expected to give over an interval. [W]"""
+    """Return how much less each asset is expected to draw over an interval when it is asked to. [W]"""
     first, end = shelf.steps.span(interval)
     shares_w: dict[str, float] = {}
-    for stock in shelf.stocks if end > first else ():
+    for stock in (stock for stock in shelf.stocks if stock.direction == "up" and end > first):
         part_w = stock.paths_w[:, first:end]
         if np.isfinite(part_w).any():
             asset = stock.name.partition("/")[0]

@@ -11,36 +11,19 @@ import numpy as np
 
 from vppd.config.plant import STORAGE, AssetConfig
 from vppd.core.bidding.qualify import Site
-from vppd.core.bidding.stock import Stock
-from vppd.core.bidding.sureness import LEAST_ROWS
+from vppd.core.bidding.stock import Room, Stock
 from vppd.core.failsafe import SOC_MARGIN_FRAC
-from vppd.core.forecast.outlook import Outlook, resampled
+from vppd.core.forecast.outlook import Outlook
 from vppd.core.timetable import Timetable
 from vppd.model import TIERS, Interval, Kind
+from vppd.planning.connection import Node, rooms_of, unknown
+from vppd.planning.increases import charging, held_back
+from vppd.planning.sight import IMPORT_PRICE, LOW_FRAC, UNTRIED_FRAC, Sight, Steps, common_rows
 from vppd.snapshot import Floats
 
-LOW_FRAC = 0.1
-"""The quantile that is taken of a forecast without samples. [0-1]"""
-UNTRIED_FRAC = 0.8
-"""Of a forecast that has never been compared with what came true, so much is counted on. [0-1]"""
+__all__ = ["IMPORT_PRICE", "LOW_FRAC", "UNTRIED_FRAC", "Shelf", "Steps", "floored", "shelf_of", "steps_of"]
+
 MOST_STEPS = 1_000
-IMPORT_PRICE = "price/import"
-
-
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """The time grid of one round."""
-
-    start: datetime
-    step_s: float
-    count: int
-
-    def span(self, interval: Interval) -> tuple[int, int]:
-        """Return the first step that an interval touches and the first after it; equal when it touches none."""
-        assert interval.end is not None
-        first = int((interval.start - self.start).total_seconds() // self.step_s)
-        end = ceil((interval.end - self.start).total_seconds() / self.step_s - 1e-9)
-        return min(max(first, 0), self.count), min(max(end, 0), self.count)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +33,9 @@ class Shelf:
     steps: Steps
     stocks: tuple[Stock, ...]
     missing: Mapping[str, str]
-    """Assets that give nothing, and why."""
+    """Assets that give nothing, and why; feeds through which nothing more is drawn."""
+    rooms: tuple[Room, ...] = ()
+    """What fits through the connection and the feeds."""
 
 
 def steps_of(intervals: Iterable[Interval], now: datetime, step_s: float) -> Steps:
@@ -79,51 +64,62 @@ def shelf_of(
     timetable: Timetable | None,
     steps: Steps,
     away: frozenset[str] = frozenset(),
+    nodes: Sequence[Node] = (),
 ) -> Shelf:
-    """Return what can be sold upwards (less consumption) of each asset; ``away``: those that take no orders now."""
+    """Return what can be sold of each asset, upwards (less consumption) and downwards.
+
+    ``away``: those that take no orders now; ``nodes``: whose limits it has to fit.
+    """
     quick = {ability.name: ability.response_s for ability in site.abilities}
-    rows = _common_rows(outlook.values())
+    sight = Sight(outlook, timetable, steps, common_rows(outlook))
+    assets = tuple(assets)
     stocks: list[Stock] = []
     missing: dict[str, str] = {}
     for asset in assets:
-        if asset.id not in quick or asset.kind not in (*STORAGE, Kind.CLUSTER):
+        if asset.id not in quick or asset.kind not in (*STORAGE, Kind.CLUSTER, Kind.PV, Kind.WIND):
             continue
-        found: Sequence[Stock] | str
-        if asset.id in away:
-            found = "it takes no orders now"
-        elif asset.kind is Kind.CLUSTER:
-            found = _cluster(asset, quick[asset.id], outlook, timetable, steps, rows)
-        else:
-            found = _storage(asset, quick[asset.id], outlook.get(IMPORT_PRICE), timetable, steps)
+        found = "it takes no orders now" if asset.id in away else _stocks(asset, quick[asset.id], sight)
         if isinstance(found, str):
             missing[asset.id] = found
         else:
             stocks += found
-    return Shelf(steps, tuple(stocks), missing)
+    rooms = rooms_of(nodes, assets, stocks, sight, quick)
+    missing |= dict.fromkeys(
+        unknown(nodes, stocks, assets, sight), "its load is not foreseen: nothing more is drawn there"
+    )
+    return Shelf(steps, tuple(stocks), missing, rooms)
 
 
-def _cluster(
-    asset: AssetConfig,
-    response_s: float,
-    outlook: Mapping[str, Outlook],
-    timetable: Timetable | None,
-    steps: Steps,
-    rows: int,
-) -> list[Stock] | str:
+def floored(at: datetime, step_s: float) -> datetime:
+    """Return the beginning of the step that ``at`` lies in."""
+    return at - timedelta(seconds=at.timestamp() % step_s)
+
+
+def _stocks(asset: AssetConfig, response_s: float, sight: Sight) -> list[Stock] | str:
+    """Return what an asset can give, or why it gives nothing."""
+    if asset.kind is Kind.CLUSTER:
+        return _cluster(asset, response_s, sight)
+    if asset.kind in STORAGE:
+        return _storage(asset, response_s, sight)
+    found = held_back(asset, response_s, sight)
+    return found if isinstance(found, str) else [found]
+
+
+def _cluster(asset: AssetConfig, response_s: float, sight: Sight) -> list[Stock] | str:
     """Return a stock per tier: what could be shed by forecast, less what the plan holds back anyway, deepest tier first."""
     name = f"compute/{asset.id}"
-    tiers = {k: outlook[f"{name}/tier{k}"] for k in range(1, TIERS) if f"{name}/tier{k}" in outlook}
-    if not tiers:
+    found = {k: sight.low(f"{name}/tier{k}") for k in range(1, TIERS)}
+    tiers_w = {k: free_w for k, free_w in found.items() if free_w is not None}
+    if not tiers_w:
         return "there is no forecast of what could be shed"
-    whole = outlook.get(name)
-    back_w: Floats = np.zeros((1, steps.count))
-    if whole is not None and timetable is not None:
-        planned_w = _planned(asset.id, timetable, timetable.power_w, steps)
-        back_w = np.nan_to_num(np.maximum(_on(whole.forecast.at(0.5)[None, :], whole, steps) - planned_w, 0.0))
-    room_w = None if whole is None else np.maximum(_samples(whole, steps, rows) - asset.min_w - back_w, 0.0)
+    whole_w, expected_w = sight.low(name), sight.median(name)
+    back_w: Floats = np.zeros((1, sight.steps.count))
+    if expected_w is not None and sight.timetable is not None:
+        back_w = np.nan_to_num(np.maximum(expected_w - sight.planned_w(asset.id), 0.0))
+    room_w = None if whole_w is None else np.maximum(whole_w - asset.min_w - back_w, 0.0)
     stocks = []
-    for tier in sorted(tiers, reverse=True):
-        free_w = np.maximum(_samples(tiers[tier], steps, rows), 0.0)
+    for tier in sorted(tiers_w, reverse=True):
+        free_w = np.maximum(tiers_w[tier], 0.0)
         held_w = np.minimum(free_w, back_w)
         back_w, free_w = back_w - held_w, free_w - held_w
         if room_w is not None:
@@ -134,67 +130,24 @@ def _cluster(
     return stocks
 
 
-def _storage(
-    asset: AssetConfig, response_s: float, price: Outlook | None, timetable: Timetable | None, steps: Steps
-) -> list[Stock] | str:
-    """Return what storage can give beyond its plan, and the energy behind it by its plan."""
-    if timetable is None:
+def _storage(asset: AssetConfig, response_s: float, sight: Sight) -> list[Stock] | str:
+    """Return what storage can give beyond its plan with the energy behind it by its plan, and what it can draw."""
+    if sight.timetable is None:
         return "there is no plan of its charge"
-    planned_w = np.nan_to_num(_planned(asset.id, timetable, timetable.power_w, steps))
-    stored_wh = _planned(asset.id, timetable, _least_stored(timetable.energy_wh), steps)
+    stored_wh = sight.least_stored_wh(asset.id)
     if np.isnan(stored_wh).all():
         return "its charge is not planned"
     kept_wh = (asset.reserve_frac + SOC_MARGIN_FRAC) * asset.capacity_wh
     spare_wh = np.maximum(stored_wh - kept_wh, 0.0) * asset.efficiency_frac
+    planned_w = np.nan_to_num(sight.planned_w(asset.id))
     # A reduction is counted from rest: charging that stops is none. What is discharged anyway is not sold.
     power_w = np.clip(asset.rated_discharge_w + np.minimum(planned_w, 0.0), 0.0, None)
     power_w = np.where(np.isnan(spare_wh), np.nan, power_w)
     usable_wh = max(asset.capacity_wh - kept_wh, 0.0)
     refill_s = 3600.0 * usable_wh / asset.efficiency_frac / max(asset.rated_charge_w, 1e-9)
-    recovery = min(ceil(refill_s / steps.step_s), steps.count)
+    recovery = min(ceil(refill_s / sight.steps.step_s), sight.steps.count)
     lost_frac = asset.efficiency_frac**-2 - 1.0
-    energy_cost = (
-        0.0 if price is None else max(float(np.nan_to_num(np.nanmax(price.forecast.at(0.5), initial=0.0))), 0.0)
-    )
-    cost = asset.wear_cost_per_wh + lost_frac * energy_cost
+    cost = asset.wear_cost_per_wh + lost_frac * sight.dearest_per_wh()
     energy_wh = np.asarray(np.nan_to_num(spare_wh[0]))
-    return [Stock(asset.id, "up", response_s, cost, np.asarray(power_w), energy_wh, recovery)]
-
-
-def _common_rows(outlooks: Iterable[Outlook]) -> int:
-    """Return of how many past moments all forecasts of compute have samples, those aside that have too few."""
-    counts = [len(found.forecast.paths) for found in outlooks if found.name.startswith("compute/")]
-    return min((count for count in counts if count >= LEAST_ROWS), default=0)
-
-
-def _samples(outlook: Outlook, steps: Steps, rows: int) -> Floats:
-    """Return joint samples over the steps, (i, h), of the newest moments; too few: one low quantile, less when it is untried."""
-    forecast = outlook.forecast
-    if len(forecast.paths) >= LEAST_ROWS:
-        return _on(forecast.paths[-rows:], outlook, steps)
-    level = LOW_FRAC if LOW_FRAC in forecast.levels else min(forecast.levels)
-    trusted_frac = 1.0 if forecast.score.known else UNTRIED_FRAC
-    return np.asarray(trusted_frac * _on(forecast.at(level)[None, :], outlook, steps))
-
-
-def _on(values: Floats, outlook: Outlook, steps: Steps) -> Floats:
-    return resampled(values, outlook.start, outlook.forecast.step_s, steps.start, steps.step_s, steps.count)
-
-
-def _planned(asset_id: str, timetable: Timetable, table: Floats, steps: Steps) -> Floats:
-    """Return a row of the timetable over the steps, (1, h), NaN where it says nothing."""
-    if asset_id not in timetable.asset_ids:
-        return np.full((1, steps.count), np.nan)
-    row = table[timetable.asset_ids.index(asset_id)][None, :]
-    return resampled(row, timetable.start, timetable.step_s, steps.start, steps.step_s, steps.count)
-
-
-def _least_stored(energy_wh: Floats) -> Floats:
-    """Return the least energy stored at the two ends of each step, (n, h), given what is stored after each."""
-    before_wh = np.concatenate([energy_wh[:, :1], energy_wh[:, :-1]], axis=1)
-    return np.asarray(np.minimum(before_wh, energy_wh))
-
-
-def floored(at: datetime, step_s: float) -> datetime:
-    """Return the beginning of the step that ``at`` lies in."""
-    return at - timedelta(seconds=at.timestamp() % step_s)
+    gives = Stock(asset.id, "up", response_s, cost, np.asarray(power_w), energy_wh, recovery)
+    return [gives, charging(asset, response_s, sight)] if asset.rated_charge_w > 0.0 else [gives]

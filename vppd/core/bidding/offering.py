@@ -33,6 +33,7 @@ class Unsold:
     product: str
     interval: Interval
     reason: str
+    direction: str = "up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def offering(
             bids.append(bid)
             behind[bid.bid_id] = found.drawn_w[i]
         else:
-            unsold.append(Unsold(sale.product, sale.interval, _reason(lots[i], found, horizon, i)))
+            unsold.append(Unsold(sale.product, sale.interval, _reason(lots[i], found, horizon, i), sale.direction))
     claims = range(len(held))
     short_w, held_behind = (found.short_w.get(i, 0.0) for i in claims), (found.drawn_w.get(i, ()) for i in claims)
     return Offering(tuple(bids), tuple(unsold), tuple(short_w), behind, tuple(held_behind), found.status)

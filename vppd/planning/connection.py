@@ -1,0 +1,132 @@
+"""What fits through the site's connection and its feeds beside what passes there anyway. Pure.
+
+No order and no sale moves a node over its limit: what does not fit is simply not there. So it is looked at before it is sold, in
+the same samples as what is sold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vppd.config.load import Config
+from vppd.config.plant import STORAGE, AssetConfig
+from vppd.core.bidding.stock import Room, Stock
+from vppd.model import Kind
+from vppd.planning.increases import given
+from vppd.planning.sight import Sight
+from vppd.snapshot import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A place where power passes a limit: the site's connection, or a feed."""
+
+    tag: str
+    feeds: frozenset[str]
+    """The feeds that hang on it, itself if it is one."""
+    import_max_w: float
+    """Less the margin that is kept free. [W]"""
+    export_max_w: float
+
+
+def nodes_of(config: Config) -> tuple[Node, ...]:
+    """Return the site's connection, and every feed."""
+    part = 1.0 - config.site.margin_frac
+    tags = frozenset(feed.tag for feed in config.feeds)
+    site = Node(config.site.id, tags, part * config.site.import_max_w, part * config.site.export_max_w)
+    feeds = (Node(f.tag, frozenset({f.tag}), part * f.import_max_w, part * f.export_max_w) for f in config.feeds)
+    return site, *feeds
+
+
+def rooms_of(
+    nodes: Sequence[Node], assets: Sequence[AssetConfig], stocks: Sequence[Stock], sight: Sight,
+    quick: Mapping[str, float],
+) -> tuple[Room, ...]:  # fmt: skip
+    """Return the room at each node for what its stocks could give; ``quick``: by asset its response. [s]"""
+    found = []
+    for node in nodes:
+        below = [asset for asset in assets if asset.feed in node.feeds]
+        ids = {asset.id for asset in below}
+        own = [stock for stock in stocks if stock.name.partition("/")[0] in ids]
+        names = {way: frozenset(s.name for s in own if s.direction == way) for way in ("up", "down")}
+        if names["down"]:
+            room_w = node.import_max_w - _most_drawn_w(node, below, sight)
+            found.append(Room(node.tag, "down", names["down"], np.asarray(room_w)))
+        if names["up"]:
+            room_w = node.export_max_w + _least_drawn_w(node, below, sight)
+            found.append(Room(node.tag, "up", names["up"], np.asarray(room_w)))
+    return (*found, *_in_a_hurry(assets, stocks, sight, quick))
+
+
+def unknown(nodes: Sequence[Node], stocks: Sequence[Stock], assets: Sequence[AssetConfig], sight: Sight) -> list[str]:
+    """Return the feeds with something that could draw more, and whose load nobody foresees."""
+    able = {stock.name.partition("/")[0] for stock in stocks if stock.direction == "down"}
+    wanted = {asset.feed for asset in assets if asset.id in able}
+    return [n.tag for n in nodes if n.feeds == {n.tag} and n.tag in wanted and sight.median(f"load/{n.tag}") is None]
+
+
+def _most_drawn_w(node: Node, below: Sequence[AssetConfig], sight: Sight) -> Floats:
+    """Return what is drawn by forecast and plan before any sale, (i, h): NaN where the load is not foreseen. [W]"""
+    nothing = np.zeros((1, sight.steps.count))
+    drawn_w: Floats = nothing
+    for feed in sorted(node.feeds):
+        load_w = sight.high(f"load/{feed}")
+        drawn_w = drawn_w + (nothing * np.nan if load_w is None else load_w)
+    for asset in below:
+        if asset.kind is Kind.CLUSTER:
+            demand_w, expected_w = sight.high(f"compute/{asset.id}"), sight.median(f"compute/{asset.id}")
+            if demand_w is None or expected_w is None:
+                drawn_w = drawn_w + asset.rated_w
+            else:  # what has waited runs beside what has not
+                drawn_w = drawn_w + demand_w + np.nan_to_num(np.maximum(sight.planned_w(asset.id) - expected_w, 0.0))
+        elif asset.kind in (Kind.PV, Kind.WIND):
+            given_w = given(asset, sight)
+            drawn_w = drawn_w - (nothing if given_w is None else given_w)
+        elif asset.kind in STORAGE:
+            drawn_w = drawn_w + np.nan_to_num(np.maximum(sight.planned_w(asset.id), 0.0))
+    return drawn_w
+
+
+def _least_drawn_w(node: Node, below: Sequence[AssetConfig], sight: Sight) -> Floats:
+    """Return what is drawn at least, (i, h); generation that is not foreseen gives all it can, load and compute are 0. [W]"""
+    drawn_w: Floats = np.zeros((1, sight.steps.count))
+    names = [f"load/{feed}" for feed in sorted(node.feeds)]
+    names += [f"compute/{asset.id}" for asset in below if asset.kind is Kind.CLUSTER]
+    for name in names:
+        low_w = sight.low(name)
+        drawn_w = drawn_w if low_w is None else drawn_w + low_w
+    for asset in below:
+        if asset.kind in (Kind.PV, Kind.WIND):
+            given_w = sight.high(f"generation/{asset.id}")
+            drawn_w = drawn_w - (asset.rated_w if given_w is None else given_w)
+        elif asset.kind in STORAGE:
+            drawn_w = drawn_w + np.nan_to_num(np.minimum(sight.planned_w(asset.id), 0.0))
+    return drawn_w
+
+
+def _in_a_hurry(
+    assets: Sequence[AssetConfig], stocks: Sequence[Stock], sight: Sight, quick: Mapping[str, float]
+) -> list[Room]:
+    """Return what is left of the increases until clusters that the plan holds back draw what they would by themselves.
+
+    An increase is counted from what they would draw; until they do, something faster has to draw it for them.
+    """
+    down = [stock for stock in stocks if stock.direction == "down"]
+    nothing = np.zeros((1, sight.steps.count))
+    there_w = sum((stock.paths_w for stock in down if len(stock.paths_w)), nothing)
+    back_w: dict[float, Floats] = {}
+    for asset in assets:
+        demand_w = sight.median(f"compute/{asset.id}") if asset.kind is Kind.CLUSTER else None
+        if demand_w is not None and asset.id in quick:
+            held_w = np.nan_to_num(np.maximum(demand_w - sight.planned_w(asset.id), 0.0))
+            back_w[quick[asset.id]] = back_w.get(quick[asset.id], nothing) + held_w
+    names, found = frozenset(stock.name for stock in down), []
+    for response_s in sorted(back_w):
+        missing_w = sum((held_w for slow_s, held_w in back_w.items() if slow_s >= response_s), nothing)
+        if names and missing_w.any():
+            within_s = float(np.nextafter(response_s, 0.0))
+            found.append(Room(f"{response_s:g} s", "down", names, np.asarray(there_w - missing_w), within_s))
+    return found

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from tests.runtime.plannable_cluster import Cluster, mixed
+from vppd.api.console import status_table
 from vppd.api.console_why import why_lines
+from vppd.api.view import state_view
 from vppd.api.why import why_view
 from vppd.core.curtail.bearing import bearing, left_s
 from vppd.model import OrderKind
@@ -43,6 +47,40 @@ def test_an_order_on_the_feed_is_the_first_link() -> None:
     assert f"ordered  limit 300.0 kW on main-a by tso, order {order.order_id}" in text
     assert "covered  ups-a" in text
     assert "told     nothing since the start" in text
+
+
+def test_an_increase_says_what_is_drawn_at_least() -> None:
+    """The need is told from below, and the battery that charges for it covers it; no limit is told where none is."""
+    world = World()
+    world.step(5)
+    order = world.order(OrderKind.INCREASE, "main-b", 100e3)
+    world.step(20)
+    found = viewed(world, "hall-b")
+    (told,) = found["orders"]
+    assert (told["kind"], told["most_w"]) == ("increase", None)
+    assert found["needs"][0]["least_w"] == found["needs"][0]["least_target_w"] == pytest.approx(told["least_w"])
+    assert [other["asset"] for other in found["covered_by"]] == ["bess-b"]
+    text = "\n".join(why_lines(found))
+    assert f"ordered  increase 100.0 kW on main-b by tso, order {order.order_id}" in text
+    assert "at least 555.5 kW by the ramp, 555.5 kW in the end" in text
+    assert "at most" not in text
+
+
+def test_a_status_and_its_orders_show_an_increase() -> None:
+    """The feed's least power has a column while there is one, the order its energy above the baseline."""
+    world = World()
+    world.step(5)
+    world.order(OrderKind.INCREASE, "main-b", 100e3)
+    decision = world.step(60)
+    snapshot = Snapshot(world.at, world.mono_s, world.readings.copy(), tuple(world.orders))
+    view = state_view(world.plant, snapshot, decision)
+    assert view["feeds"][1]["least_w"] == pytest.approx(555.5e3)
+    assert view["orders"][0]["added_wh"] == pytest.approx(100e3 * 60.0 / 3600.0, rel=0.1)
+    out = Console(width=160, record=True, file=io.StringIO())
+    status_table(view, out)
+    text = out.export_text()
+    assert "least now" in text
+    assert "555.5 kW" in text
 
 
 def test_an_asset_nobody_orders_says_so() -> None:

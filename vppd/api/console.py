@@ -14,10 +14,14 @@ def status_table(state: Mapping[str, Any], console: Console | None = None) -> No
     out = console or Console()
     causes = f" ({', '.join(state['causes'])})" if state["causes"] else ""
     out.print(f"[bold]{state['site']}[/] at {state['at']}: {_kw(state['power_w'])}, {state['severity']}{causes}")
-    feeds = Table("feed", "power", "limit now", "target", "most", "shortfall")
+    columns = ["power_w", "limit_w", "target_w", "import_max_w", "shortfall_w"]
+    titles = ["feed", "power", "limit now", "target", "most", "shortfall"]
+    if any(feed.get("least_w") is not None for feed in state["feeds"]):
+        columns.insert(1, "least_w")
+        titles.insert(2, "least now")
+    feeds = Table(*titles)
     for feed in state["feeds"]:
-        columns = ("power_w", "limit_w", "target_w", "import_max_w", "shortfall_w")
-        feeds.add_row(feed["tag"], *(_kw(feed[name]) for name in columns))
+        feeds.add_row(feed["tag"], *(_kw(feed.get(name)) for name in columns))
     out.print(feeds)
     assets = Table("asset", "kind", "feed", "power", "setpoint", "charge", "state", "reason")
     for asset in state["assets"]:

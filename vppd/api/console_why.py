@@ -36,12 +36,21 @@ def _orders(found: Mapping[str, Any]) -> Iterator[str]:
             f"order {order['order_id']}, {_at(order['start'])} until {until}"
         )
     for need in found["needs"]:
-        if need["target_w"] is not None or need["limit_w"] is not None:
-            missing = "" if not need["shortfall_w"] else f", short by {_kw(need['shortfall_w'])}"
+        bounds = list(_bounds(need))
+        if bounds:
+            missing = "" if not need["shortfall_w"] else f", short by {_kw(abs(need['shortfall_w']))}"
             yield (
-                f"needed   {need['node']} draws {_kw(need['power_w'])}; at most {_kw(need['limit_w'])} by the ramp, "
-                f"{_kw(need['target_w'])} in the end; planned {_kw(need['planned_w'])}{missing}"
+                f"needed   {need['node']} draws {_kw(need['power_w'])}; {'; '.join(bounds)}; "
+                f"planned {_kw(need['planned_w'])}{missing}"
             )
+
+
+def _bounds(need: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what a node is to draw at most and at least."""
+    if need["limit_w"] is not None:
+        yield f"at most {_kw(need['limit_w'])} by the ramp, {_kw(need['target_w'])} in the end"
+    if need["least_w"] is not None:
+        yield f"at least {_kw(need['least_w'])} by the ramp, {_kw(need['least_target_w'])} in the end"
 
 
 def _told(found: Mapping[str, Any]) -> Iterator[str]:

@@ -26,6 +26,7 @@ def state_view(plant: Plant, snapshot: Snapshot, decision: Decision) -> dict[str
         "causes": list(decision.site_causes),
         "power_w": number(decision.node_power_w[0]),
         "limit_w": number(decision.node_upper_w[0]),
+        "least_w": number(decision.state.lower_w[0]),
         "feeds": [_feed(i, plant, decision) for i in range(1, len(plant.nodes))],
         "assets": [_asset(i, plant, snapshot, decision) for i in range(len(plant.asset_ids))],
         "orders": orders_view(snapshot.orders, decision.state.progress),
@@ -58,6 +59,7 @@ def _feed(i: int, plant: Plant, decision: Decision) -> dict[str, Any]:
         "power_w": number(decision.node_power_w[i]),
         "limit_w": number(decision.node_upper_w[i]),
         "target_w": number(decision.node_wanted_upper_w[i]),
+        "least_w": number(decision.state.lower_w[i]),
         "planned_w": number(decision.node_planned_w[i]),
         "import_max_w": number(plant.node_upper_w[i]),
         "shortfall_w": number(decision.shortfall_w[i]),
@@ -94,6 +96,7 @@ def _order(order: Order, progress: Progress | None) -> dict[str, Any]:
             "baseline_w": number(progress.baseline_w),
             "energy_wh": number(delivery.energy_wh),
             "reduced_wh": number(delivery.reduced_wh),
+            "added_wh": number(delivery.added_wh),
             "kept_frac": number(delivery.kept_frac),
             "worst_over_w": number(delivery.worst_over_w),
         }

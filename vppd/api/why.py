@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from vppd.api.view import number
 from vppd.core.curtail.bearing import bearing
 from vppd.core.failsafe import RULES, Severity
 from vppd.core.state import REASONS, Command, Decision, Demand, Progress, Reason
+from vppd.model import OrderKind
 from vppd.snapshot import KINDS, Plant, Snapshot
 
 COVERS_W = 1.0
@@ -63,6 +66,7 @@ def _order(demand: Demand, progress: Mapping[str, Progress]) -> dict[str, Any]:
         "resource": order.resource,
         "power_w": order.power_w,
         "most_w": number(demand.upper_w),
+        "least_w": number(demand.lower_w),
         "priority": order.priority,
         "start": order.interval.start.isoformat(),
         "end": order.interval.end.isoformat() if order.interval.end else None,
@@ -78,13 +82,15 @@ def _need(node: int, plant: Plant, decision: Decision) -> dict[str, Any]:
         "power_w": number(decision.node_power_w[node]),
         "target_w": number(decision.node_wanted_upper_w[node]),
         "limit_w": number(decision.node_upper_w[node]),
+        "least_target_w": number(max((d.lower_w for d in decision.demands if d.node == node), default=-np.inf)),
+        "least_w": number(decision.state.lower_w[node]),
         "planned_w": number(decision.node_planned_w[node]),
         "shortfall_w": number(decision.shortfall_w[node]),
     }
 
 
 def _covering(asset: int, plant: Plant, snapshot: Snapshot, decision: Decision) -> list[dict[str, Any]]:
-    """Return the other assets under the same orders' nodes that give power now, the greatest first."""
+    """Return the other assets under the same orders' nodes that give power now, or take what is to be drawn more, the greatest first."""
     path = set(_path(int(plant.node[asset]), plant)[:-1])
     found: Sequence[dict[str, Any]] = [
         {
@@ -96,5 +102,7 @@ def _covering(asset: int, plant: Plant, snapshot: Snapshot, decision: Decision) 
         for i in range(len(plant.asset_ids))
         if i != asset and int(plant.node[i]) in path and plant.fast[i] and decision.command[i] == Command.SETPOINT
     ]
-    giving = [entry for entry in found if entry["setpoint_w"] is not None and entry["setpoint_w"] < -COVERS_W]
-    return sorted(giving, key=lambda entry: float(entry["setpoint_w"]))
+    raised = any(d.order.kind is OrderKind.INCREASE for d in bearing(asset, decision.demands, plant))
+    sign = -1.0 if raised else 1.0
+    giving = [e for e in found if e["setpoint_w"] is not None and sign * e["setpoint_w"] < -COVERS_W]
+    return sorted(giving, key=lambda entry: sign * float(entry["setpoint_w"]))

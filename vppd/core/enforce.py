@@ -55,11 +55,8 @@ def enforce(demands: Sequence[Demand], state: State, plant: Plant, image: Image,
         follows = _follows(mine)
         steady_lower_w[i] = steady.lower_w if follows else lower_w[i]
         steady_upper_w[i] = steady.upper_w if follows else min(steady.upper_w, upper_w[i])
-    raised, lowered = _inherited(np.isfinite(lower_w), plant), _inherited(np.isfinite(upper_w), plant)
-    asked = np.zeros(m, dtype=np.bool_)
-    asked[[d.node for d in demands if d.node >= 0]] = True
-    tight = lowered | _inherited(asked, plant)
-    return Enforced(lower_w, upper_w, wanted_w, steady_lower_w, steady_upper_w, raised | lowered, raised, tight)
+    raised, bound, tight = _reaching(demands, lower_w, upper_w, plant)
+    return Enforced(lower_w, upper_w, wanted_w, steady_lower_w, steady_upper_w, bound, raised, tight)
 
 
 def _follows(demands: Sequence[Demand]) -> bool:
@@ -136,6 +133,16 @@ def _approach(before_w: float, start_w: float, goal_w: float, *, down_w: float, 
     if not np.isfinite(goal_w):
         return goal_w
     return min(max(goal_w, from_w - down_w), from_w + up_w)
+
+
+def _reaching(demands: Sequence[Demand], lower_w: Floats, upper_w: Floats, plant: Plant) -> tuple[Bools, Bools, Bools]:
+    """Return ``raised``, ``bound`` and ``tight`` of Enforced."""
+    raised, lowered = np.isfinite(lower_w), _inherited(np.isfinite(upper_w), plant)
+    if not raised.any():
+        return raised, lowered, lowered
+    raised, asked = _inherited(raised, plant), np.zeros(len(raised), dtype=np.bool_)
+    asked[[d.node for d in demands if d.node >= 0]] = True
+    return raised, raised | lowered, lowered | _inherited(asked, plant)
 
 
 def _inherited(bound: Bools, plant: Plant) -> Bools:

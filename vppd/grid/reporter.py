@@ -10,11 +10,13 @@ from typing import Literal
 import numpy as np
 
 from vppd.core.envelope import Flexibility as NodeFlexibility
-from vppd.core.state import Decision, Phase, Progress, Transition
+from vppd.core.settle import Delivery
+from vppd.core.state import Decision, Phase, Progress
 from vppd.grid.breach import BreachRules, Sight, Target, Watch, watch_breach
 from vppd.grid.dsx_agent import FeedState, FeedTarget, PowerEvent, ShedHint, breach_alert, power_state
 from vppd.grid.envelope import Context, Sender
 from vppd.grid.feed_events import FeedTrack, FeedView, is_compliant, track_feed
+from vppd.grid.shortfalls import Short, Shortfalls
 from vppd.grid.vpp_agent import Flexibility, Measured, OrderState, flexibility, order_status, telemetry
 from vppd.model import Order, OrderKind, Outbound
 from vppd.snapshot import KINDS, Plant, Snapshot
@@ -56,6 +58,7 @@ class Reporter:
         self._tracks = {t.tag: FeedTrack() for t in self._terms}
         self._watches = {t.tag: Watch() for t in self._terms}
         self._heard: list[Heard] = []
+        self._shortfalls = Shortfalls()
 
     def heard(self, orders: Sequence[Order]) -> None:
         """Note an accepted DSX Flex command; the next report confirms it with its correlation id."""
@@ -69,7 +72,8 @@ class Reporter:
             t.order.order_id for t in decision.transitions if t.progress.phase in (Phase.COMPLETED, Phase.ABORTED)
         }
         orders = [o for o in snapshot.orders if o.order_id not in closed and o.kind is OrderKind.LIMIT]
-        told = [self._status(t, decision, snapshot.at) for t in decision.transitions]
+        told = [self._status(t.order, t.progress, t.reason, None, snapshot.at) for t in decision.transitions]
+        told += [self._short(short, decision, snapshot) for short in self._shortfalls.news(decision, snapshot)]
         told += self._power_states(decision, snapshot, plant, orders)
         told += self._breaches(decision, snapshot, plant, orders)
         if self._is_due("telemetry", snapshot.mono_s):
@@ -106,13 +110,15 @@ class Reporter:
         self._due_s[what] = (due_s if in_step else mono_s) + every_s
         return True
 
-    def _status(self, moved: Transition, decision: Decision, at: datetime) -> Outbound:
-        delivery = moved.progress.delivery
-        hours = delivery.active_s / 3600.0
-        delivered_w = _flowed_wh(moved) / hours if hours > 0 else None
-        return order_status(
-            OrderState(moved.order, moved.progress.phase.value, moved.reason, delivered_w), at, self._sender
-        )
+    def _status(self, order: Order, progress: Progress, detail: str, short_w: float | None, at: datetime) -> Outbound:
+        hours = progress.delivery.active_s / 3600.0
+        delivered_w = _flowed_wh(order, progress.delivery) / hours if hours > 0 else None
+        return order_status(OrderState(order, progress.phase.value, detail, delivered_w, short_w), at, self._sender)
+
+    def _short(self, short: Short, decision: Decision, snapshot: Snapshot) -> Outbound:
+        detail = "less than ordered can be delivered" if short.missing_w else "can be delivered again as ordered"
+        progress = decision.state.progress[short.order.order_id]
+        return self._status(short.order, progress, detail, short.missing_w, snapshot.at)
 
     def _power_states(
         self, decision: Decision, snapshot: Snapshot, plant: Plant, orders: Sequence[Order]
@@ -208,10 +214,9 @@ class Reporter:
         return telemetry(node(0), [node(i) for i in range(1, len(plant.nodes))], assets, snapshot.at, self._sender)
 
 
-def _flowed_wh(moved: Transition) -> float:
+def _flowed_wh(order: Order, delivery: Delivery) -> float:
     """Return what the order has moved off its baseline the way it asked, of others the energy that flowed. [Wh]"""
-    delivery = moved.progress.delivery
-    match moved.order.kind:
+    match order.kind:
         case OrderKind.REDUCE:
             return delivery.reduced_wh
         case OrderKind.INCREASE:

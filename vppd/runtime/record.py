@@ -7,7 +7,7 @@ import json
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from datetime import datetime
 from enum import Enum
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from vppd.core.settled import Recent
 from vppd.core.state import Decision, Demand, Phase, Progress, State, Transition
 from vppd.errors import Garbled
 from vppd.model import Interval, Order, OrderKind, Signal
+from vppd.runtime.encoding import Encoder
 from vppd.snapshot import Health, Plant, Readings, Snapshot
 
 _TYPES: Mapping[str, type[Any]] = MappingProxyType(
@@ -50,12 +51,13 @@ _LATER: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 """Fields that older records do not have, at the end: left out while all from there on are None, so that records read and digest as ever."""
 _ENUMS: Mapping[str, type[Enum]] = MappingProxyType({"OrderKind": OrderKind, "Phase": Phase})
+_ENCODER = Encoder(_ENUMS, _LATER, kept=(Order, Progress))
 
 
 def encode(value: object) -> bytes:
     """Return a value of the known types as bytes; equal values give equal bytes."""
     arrays: list[NDArray[Any]] = []
-    head = json.dumps(_plain(value, arrays), separators=(",", ":")).encode()
+    head = _ENCODER.text(value, arrays).encode()
     return struct.pack("<I", len(head)) + head + b"".join(a.tobytes() for a in arrays)
 
 
@@ -66,31 +68,6 @@ def decode(data: bytes) -> Any:
         return _value(json.loads(data[4 : 4 + size]), memoryview(data)[4 + size :], [0])
     except (struct.error, ValueError, KeyError, TypeError) as error:
         raise Garbled(f"a recorded frame cannot be read: {error}") from error
-
-
-def _plain(value: object, arrays: list[NDArray[Any]]) -> Any:
-    match value:
-        case np.ndarray():
-            arrays.append(np.ascontiguousarray(value))
-            return {"$a": [value.dtype.str, list(value.shape)]}
-        case datetime():
-            return {"$t": value.isoformat()}
-        case Enum():
-            return {"$e": [type(value).__name__, value.value]} if type(value).__name__ in _ENUMS else value.value
-        case tuple():
-            return {"$l": [_plain(v, arrays) for v in value]}
-        case Mapping():
-            return {"$m": [[k, _plain(v, arrays)] for k, v in sorted(value.items())]}
-        case np.generic():
-            return value.item()
-        case _ if is_dataclass(value):
-            later = _LATER.get(type(value).__name__, frozenset())
-            found = [(f.name, getattr(value, f.name)) for f in fields(value)]
-            while found and found[-1][0] in later and found[-1][1] is None:
-                found.pop()
-            return {"$d": type(value).__name__, "f": [_plain(v, arrays) for _, v in found]}
-        case _:
-            return value
 
 
 def _value(plain: Any, buffer: memoryview, at: list[int]) -> Any:

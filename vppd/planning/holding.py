@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Self
 
-import numpy as np
-
-from vppd.core.aggregate import Image, aggregate, perceive, sum_up
-from vppd.core.envelope import barred, envelope
+from vppd.core.aggregate import aggregate, perceive
 from vppd.core.failsafe import Severity
 from vppd.core.settle import TOLERANCE_FRAC
-from vppd.core.state import Decision, Demand, Phase
+from vppd.core.state import Decision
 from vppd.grid.award_statement import AwardStatement
 from vppd.model import Obligation, OrderKind
-from vppd.snapshot import Bools, Floats, Plant, Snapshot
+from vppd.planning.leeway import Leeway, Side, distinct
+from vppd.planning.moved import Move, moves, place_of, reference_w
+from vppd.snapshot import Plant, Snapshot
 
 EVERY_S = 60.0
 """So often it is looked whether the sold power is there. [s]"""
+_SIDES: Mapping[str, tuple[Side, ...]] = MappingProxyType(
+    {"up": ("up",), "down": ("down",), "symmetric": ("up", "down")}
+)
+_CALLED_BY: Mapping[str, OrderKind] = MappingProxyType(
+    {"up": OrderKind.REDUCE, "down": OrderKind.INCREASE, "symmetric": OrderKind.REGULATION}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +58,11 @@ class Look:
     """What was there of one award at one moment."""
 
     there_w: float | None
-    """Deliverable or delivered; None when nobody can say. [W, >= 0]"""
+    """Deliverable or delivered, of a symmetric award the lesser of both sides; None when nobody can say. [W, >= 0]"""
     ordered_w: float = 0.0
+    """What is asked for in the direction that was sold, of a symmetric award in either. [W, >= 0]"""
     delivered_w: float = 0.0
+    """What has been moved of it. [W, >= 0]"""
 
 
 def account(held: Held, look: Look, sold_w: float, for_s: float) -> Held:
@@ -82,33 +90,34 @@ def looks(
 ) -> Mapping[str, Look]:
     """Return what is there of each award now, by award id.
 
-    What an order of the award's product has taken off the baseline counts as there; the rest must be possible from the present
-    power on and for as long as can be asked for. What one award needs of it is not there for the next: nothing counts twice.
+    What orders of the award's product have moved counts as there; the rest must be possible from the present power on and for as
+    long as can be asked for, in both directions for a symmetric one. Nothing counts twice: what the meters show is shared out
+    among all orders of products, and what one award needs of the rest is not there for the next, in the order that is given.
     """
     senses = perceive(snapshot, decision.state, plant)
     image = aggregate(snapshot, decision.state, plant, senses, decision.severity >= Severity.ISOLATE)
+    moved = moves(decision, image, plant, snapshot.at)
+    lasting_s = {sold.award_id: _sustained_s(sold, snapshot.at) for sold in obligations}
+    spoken = [_spoken(move, obligations, lasting_s) for move in moved]
+    leeway = Leeway(
+        snapshot, decision, image, plant, reference_w(moved, image, plant),
+        distinct([*lasting_s.values(), *(claim_s for _, claim_s in spoken)]),
+    )  # fmt: skip
+    for move, (claimed_w, claim_s) in zip(moved, spoken, strict=True):
+        leeway.claim("up" if claimed_w < 0.0 else "down", move.place, abs(claimed_w), claim_s)
     # What nobody could order now is not there: the site takes no orders, or has been released.
     barred_now = decision.site_severity >= Severity.HOLD or snapshot.health.operator_release
-    lowest = _Lowest(snapshot, image, plant, np.asarray(decision.severity >= Severity.PROTECT))
-    taken_w = np.zeros(len(plant.nodes))
-    asset_w = np.zeros(len(plant.asset_ids))
-    credited_w: dict[tuple[str, str, str], float] = {}
+    credited_w: dict[tuple[str, ...], float] = {}
     found: dict[str, Look] = {}
     for sold in obligations:
-        node, asset = _place(sold.resource, plant)
-        if node < 0 and asset < 0:
+        place, own = place_of(sold.resource, plant), _own(sold, moved, credited_w)
+        if place is None:
             found[sold.award_id] = Look(0.0)
-            continue
-        ordered_w, delivered_w = _own(sold, _running(sold, decision, image, plant), credited_w)
-        free_w = lowest.free_w(node, asset, _sustained_s(sold, snapshot.at))
-        if free_w is None:
-            found[sold.award_id] = Look(None, ordered_w, delivered_w)
-            continue
-        free_w = 0.0 if barred_now else free_w
-        used_w = float(taken_w[node] if asset < 0 else asset_w[asset])
-        got_w = min(max(free_w - used_w, 0.0), sold.power_w - delivered_w)
-        _take(got_w, node, asset, taken_w, asset_w, plant)
-        found[sold.award_id] = Look(delivered_w + got_w, ordered_w, delivered_w)
+        elif not leeway.knows(place):
+            found[sold.award_id] = Look(None, own.ordered_w, own.less_w + own.more_w)
+        else:
+            there_w = _there_w(sold, own, leeway, place, lasting_s[sold.award_id], barred=barred_now)
+            found[sold.award_id] = Look(there_w, own.ordered_w, own.less_w + own.more_w)
     return found
 
 
@@ -127,36 +136,60 @@ def statement_of(sold: Obligation, held: Held) -> AwardStatement:
     )
 
 
-def _running(sold: Obligation, decision: Decision, image: Image, plant: Plant) -> tuple[float, float]:
-    """Return what running orders of the award's product ask of its resource, and what they have taken off the baseline. [W]"""
-    ordered_w = delivered_w = 0.0
-    for demand in decision.demands:
-        order = demand.order
-        if (order.product, order.resource, order.issuer) != (sold.product, sold.resource, sold.issuer):
-            continue
-        progress = decision.state.progress.get(order.order_id)
-        if progress is None or progress.phase is not Phase.ACTIVE or order.kind is not OrderKind.REDUCE:
-            continue
-        power_w = _power_w(demand, image, plant)
-        if np.isfinite(power_w):
-            ordered_w += order.power_w or 0.0
-            delivered_w += max(progress.baseline_w - power_w, 0.0)
-    return ordered_w, min(delivered_w, ordered_w)
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """An award's part of what the orders of its product ask for and have moved."""
+
+    ordered_w: float
+    less_w: float
+    more_w: float
 
 
-def _own(
-    sold: Obligation, running: tuple[float, float], credited_w: dict[tuple[str, str, str], float]
-) -> tuple[float, float]:
-    """Return an award's part of what its product's orders ask for and deliver: they fill one award after another. [W]"""
-    key = (sold.product, sold.resource, sold.issuer)
+def _own(sold: Obligation, moved: Sequence[Move], credited_w: dict[tuple[str, ...], float]) -> _Own:
+    """Return an award's part of its product's orders: they fill one award after another. [W]"""
+    mine = [move for move in moved if _is_for(move, sold)]
+    key = (sold.product, sold.resource, sold.issuer, sold.direction)
     before_w = credited_w.get(key, 0.0)
     credited_w[key] = before_w + sold.power_w
-    ordered_w, delivered_w = (min(max(w - before_w, 0.0), sold.power_w) for w in running)
-    return ordered_w, delivered_w
+    ordered_w = sum(abs(move.asked_w) for move in mine)
+    less_w, more_w = (sum(max(sign * move.done_w, 0.0) for move in mine) for sign in (-1.0, 1.0))
+    if sold.direction == "symmetric":  # the signal moves the whole capacity at once, each award by its part of it
+        capacity_w = sum(move.order.power_w or 0.0 for move in mine)
+        part = min(max(capacity_w - before_w, 0.0), sold.power_w) / capacity_w if capacity_w > 0.0 else 0.0
+        return _Own(part * ordered_w, part * less_w, part * more_w)
+    return _Own(*(min(max(w - before_w, 0.0), sold.power_w) for w in (ordered_w, less_w, more_w)))
 
 
-def _power_w(demand: Demand, image: Image, plant: Plant) -> float:
-    return float(image.node_power_w[demand.node] if demand.asset < 0 else image.power_w[demand.asset])
+def _there_w(sold: Obligation, own: _Own, leeway: Leeway, place: int, lasts_s: float, *, barred: bool) -> float:
+    """Return what is there of an award on every side that was sold, and speak for it. [W, >= 0]"""
+    done_w: dict[Side, float] = {"up": own.less_w, "down": own.more_w}
+    there_w = sold.power_w
+    for side in _SIDES[sold.direction]:
+        free_w = 0.0 if barred else leeway.free_w(side, place, lasts_s)
+        there_w = min(there_w, done_w[side] + free_w)
+    for side in _SIDES[sold.direction]:
+        leeway.claim(side, place, there_w - done_w[side], lasts_s)
+    return there_w
+
+
+def _spoken(move: Move, obligations: Sequence[Obligation], lasting_s: Mapping[str, float]) -> tuple[float, float]:
+    """Return what a running order needs before anything is free, [W, + = more consumption], and for how long. [s]
+
+    One that fills awards needs what it has moved: what those still lack is theirs to look for. Of a signal nobody knows how long
+    it stays; it needs what was sold for as long as it was sold.
+    """
+    awards = [sold for sold in obligations if _is_for(move, sold)]
+    left_s = max(move.left_s, EVERY_S)
+    if move.order.kind is OrderKind.REGULATION:
+        left_s = min(left_s, max((lasting_s[sold.award_id] for sold in awards), default=EVERY_S))
+    return move.done_w if awards else move.asked_w, left_s
+
+
+def _is_for(move: Move, sold: Obligation) -> bool:
+    """Say whether an order calls on an award: of its issuer, product and resource, and of the kind for its direction."""
+    order = move.order
+    same = (order.product, order.resource, order.issuer) == (sold.product, sold.resource, sold.issuer)
+    return same and order.kind is _CALLED_BY[sold.direction]
 
 
 def _sustained_s(sold: Obligation, at: datetime) -> float:
@@ -165,56 +198,3 @@ def _sustained_s(sold: Obligation, at: datetime) -> float:
     left_s = (sold.interval.end - at).total_seconds()
     wanted_s = left_s if sold.sustain_s is None else min(sold.sustain_s, left_s)
     return max(wanted_s, EVERY_S)
-
-
-@dataclass(slots=True, eq=False)
-class _Lowest:
-    """How low power can go and stay, computed once for each time it has to last."""
-
-    snapshot: Snapshot
-    image: Image
-    plant: Plant
-    guarded: Bools
-    """(n,) storage that may not discharge."""
-    _found: dict[float, tuple[Floats, Floats]] = field(default_factory=dict)
-
-    def free_w(self, node: int, asset: int, sustain_s: float) -> float | None:
-        """Return by how much power could fall from here and stay, None when the meter says nothing. [W, >= 0]"""
-        if sustain_s not in self._found:
-            self._found[sustain_s] = self._lowest_w(sustain_s)
-        asset_w, node_w = self._found[sustain_s]
-        if asset >= 0:
-            power_w = float(self.image.power_w[asset])
-            return max(power_w - float(asset_w[asset]), 0.0) if np.isfinite(power_w) else None
-        if self.image.meter_stale or not self.image.node_known[node]:
-            return None
-        return max(float(self.image.node_power_w[node] - node_w[node]), 0.0)
-
-    def _lowest_w(self, sustain_s: float) -> tuple[Floats, Floats]:
-        plant, image = self.plant, self.image
-        bounds = barred(envelope(self.snapshot.readings, image, plant, sustain_s), self.guarded, ~image.usable)
-        own_w = np.bincount(plant.node, weights=bounds.lower_w, minlength=len(plant.nodes))
-        return bounds.lower_w, np.maximum(sum_up(plant, image.base_w + own_w), plant.node_lower_w)
-
-
-def _place(resource: str, plant: Plant) -> tuple[int, int]:
-    """Return the node and the asset of a resource, -1 for what it is not."""
-    node = plant.nodes.index(resource) if resource in plant.nodes else -1
-    return node, plant.asset_ids.index(resource) if resource in plant.asset_ids else -1
-
-
-def _take(
-    got_w: float,
-    node: int,
-    asset: int,
-    taken_w: Floats,
-    asset_w: Floats,
-    plant: Plant,
-) -> None:
-    """Note that power is spoken for: at the resource and at every node above it."""
-    if asset >= 0:
-        asset_w[asset] += got_w
-        node = int(plant.node[asset])
-    while node >= 0:
-        taken_w[node] += got_w
-        node = int(plant.parent[node])

@@ -35,8 +35,9 @@ from vppd.market.book import Book
 from vppd.market.rivals import Crowd
 from vppd.market.rounds import Deal, Demand, Rules, held
 from vppd.model import Event, Interval, Obligation
+from vppd.planning.connection import nodes_of
 from vppd.planning.gates import Slot
-from vppd.planning.sales import sale_of, standing, why_not
+from vppd.planning.sales import directions, sale_of, standing, why_not
 from vppd.planning.settling import Settling
 from vppd.planning.shelf import shelf_of, steps_of
 from vppd.products import ProductConfig, site_of
@@ -148,9 +149,16 @@ class Season:
         """Return what is offered in these slots beside all that is sold, and until when it stands."""
         sold = standing(self.obligations.values(), self.offers, at, frozenset(), _floored(at))
         steps = steps_of([*(slot.interval for _, slot in due), *(found.interval for found in sold)], at, STEP_S)
-        shelf = shelf_of(self.world.config.assets, self.site, self.outlook, self._timetable(at), steps)
-        sales = [sale_of(product, slot, "dc1", MARKET, self.outlook) for product, slot in due]
-        found = offering(sales, shelf.stocks, sold, start=steps.start, step_s=steps.step_s, limit_s=20.0)
+        config = self.world.config
+        shelf = shelf_of(config.assets, self.site, self.outlook, self._timetable(at), steps, nodes=nodes_of(config))
+        sales = [
+            sale_of(product, slot, "dc1", MARKET, self.outlook, way)
+            for product, slot in due
+            for way in directions(product, self.site)
+        ]
+        found = offering(
+            sales, shelf.stocks, sold, start=steps.start, step_s=steps.step_s, limit_s=20.0, rooms=shelf.rooms
+        )
         self.report.sold_twice += sold_twice(found.bids, sold, shelf.stocks, steps)
         gates = {(slot.product, slot.start): slot.gate_closes_at for _, slot in due}
         return [(bid, gates[bid.product, bid.interval.start]) for bid in found.bids]

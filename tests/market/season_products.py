@@ -77,21 +77,20 @@ LINES = (
         _product("ready", "Kept ready, hour ahead", Direction.REDUCE, **HOUR_AHEAD),
         frozenset(range(24)),
     ),
-    Line(
-        _product("swing", "Both ways by a signal, hour ahead", Direction.SYMMETRIC, signal_s=60.0, **HOUR_AHEAD),
-        frozenset({0, 1, 2, 3, 4, 5}),
-        call_minute=30,
-    ),
 )
-"""Nothing else is called while a signal is followed: a target that is told from second to second leaves no room for another."""
+SWING = Line(
+    _product("swing", "Both ways by a signal, hour ahead", Direction.SYMMETRIC, signal_s=60.0, **HOUR_AHEAD),
+    frozenset({0, 1, 2, 3, 4, 5, 22, 23}),
+    call_minute=5,
+)
 MARKET = MarketConfig.model_validate(
     {
         "issuer": ISSUER,
-        "products": tuple(line.product.name for line in LINES),
+        "products": tuple(line.product.name for line in (*LINES, SWING)),
         "margin_per_mwh": 5.0,
         "expect": (
             {"product": "peak", "price_per_mwh": 180.0, "penalty_per_mwh": 180.0},
-            {"product": "noon", "price_per_mwh": 60.0, "penalty_per_mwh": 60.0},
+            {"product": "noon", "price_per_mwh": 170.0, "penalty_per_mwh": 170.0},
             {"product": "ready", "price_per_mwh": 140.0, "penalty_per_mwh": 140.0, "use_frac": 0.04},
             {"product": "swing", "price_per_mwh": 160.0, "penalty_per_mwh": 160.0, "use_frac": 0.04},
         ),

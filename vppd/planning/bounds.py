@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vppd.core.bidding.lots import SIDES, SYMMETRIC
 from vppd.core.headroom import members, sustained_s
 from vppd.model import Interval, Obligation, OrderKind
 from vppd.planning.deferral import SECONDS
@@ -35,8 +36,15 @@ def limits(known: Known, parts: Parts) -> dict[str, Any]:
 
 
 def reserves(known: Known, parts: Parts, obligations: Sequence[Obligation]) -> list[dict[str, Any]]:
-    """Return what is sold within the horizon, less what clusters can shed that does not wait."""
-    rows = [_reserve(known, parts, o) for o in sorted(obligations, key=lambda o: (o.interval.start, o.award_id))]
+    """Return what is sold within the horizon, less what is sure beside the plan; what is sold both ways is a reserve each way."""
+    rows = []
+    for o in sorted(obligations, key=lambda o: (o.interval.start, o.award_id)):
+        if o.resource in (*known.plant.nodes, *known.plant.asset_ids):
+            rows += [
+                _reserve(known, parts, o, side) for side in (SIDES if o.direction == SYMMETRIC else (o.direction,))
+            ]
+        else:
+            known.missing.append(f"award {o.award_id}: its resource {o.resource} is no longer configured")
     return [row for row in rows if row is not None]
 
 
@@ -106,24 +114,38 @@ def _hall(known: Known, parts: Parts, i: int) -> dict[str, Any]:
     return {"tag": tag, "import_max_w": most_w, "members": parts.works_of(name), "inflexible_load_w": fixed_w}
 
 
-def _reserve(known: Known, parts: Parts, o: Obligation) -> dict[str, Any] | None:
+def _reserve(known: Known, parts: Parts, o: Obligation, side: str) -> dict[str, Any] | None:
     plant = known.plant
-    if o.resource not in (*plant.nodes, *plant.asset_ids):
-        known.missing.append(f"award {o.award_id}: its resource {o.resource} is no longer configured")
-        return None
-    runs = _during(known, o.interval)
     inside = members(o.resource, plant)
-    sure_w = total((w for i, w in parts.shed_w.items() if inside[i]), known.steps) * (o.direction == "up")
-    power_w = np.where(runs, np.maximum(o.power_w - sure_w, 0.0), 0.0)
+    sure_w = _shed(known, parts, inside) if side == "up" else _held_back(known, parts, inside)
+    power_w = np.where(_during(known, o.interval), np.maximum(o.power_w - sure_w, 0.0), 0.0)
     if not power_w.any():
         return None
-    names = [plant.asset_ids[i] for i in parts.stored if inside[i]] + _works(known, parts, inside)
+    names = [plant.asset_ids[i] for i in parts.stored if inside[i]]
+    # An increase is counted from what clusters would draw by themselves: that work which waited runs now is none.
+    names += _works(known, parts, inside) if side == "up" else []
+    named = f"award {o.award_id}" + (f" ({side})" if o.direction == SYMMETRIC else "")
     if not names:
-        known.missing.append(f"award {o.award_id}: nothing that is planned could deliver it")
+        known.missing.append(f"{named}: nothing that is planned could deliver it")
         return None
     hours = min(sustained_s(o, max(known.moment.snapshot.at, o.interval.start)) / SECONDS, LONGEST_SUSTAIN_H)
-    named = {"name": f"award {o.award_id}", "direction": o.direction, "power_w": power_w}
-    return named | {"sustain_h": hours, "resources": names}
+    return {"name": named, "direction": side, "power_w": power_w, "sustain_h": hours, "resources": names}
+
+
+def _shed(known: Known, parts: Parts, inside: Bools) -> Floats:
+    """Return what clusters can shed that does not wait. [W]"""
+    return total((w for i, w in parts.shed_w.items() if inside[i]), known.steps)
+
+
+def _held_back(known: Known, parts: Parts, inside: Bools) -> Floats:
+    """Return what generation gives at least, and can be held back. [W]"""
+    found_w, counted = np.zeros(known.steps), known.moment.decision.state.counted
+    for i in parts.generating:
+        said = known.outlook[f"generation/{known.plant.asset_ids[i]}"]
+        if inside[i] and known.plant.controllable[i] and counted[i]:
+            low_w = said.over(known.start, known.step_s, known.steps, min(said.forecast.levels))
+            found_w += np.maximum(np.nan_to_num(low_w), 0.0)
+    return found_w
 
 
 def _works(known: Known, parts: Parts, inside: Bools) -> list[str]:

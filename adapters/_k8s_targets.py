@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from adapters._k8s_config import MIN_PAUSE_S, KubernetesConfig
 from adapters._k8s_held import HELD, RESTS, Held, held, in_force
-from adapters._k8s_kinds import PAUSED_REPLICAS, QUEUE_LABEL, SUSPEND, Fields, Thing, Way, at
+from adapters._k8s_kinds import QUEUE_LABEL, SUSPEND, Fields, Thing, Way, at
 from adapters._k8s_pick import Picker, same_queue
 from adapters._k8s_power import Load, Node, Pod, idle_w, load_of, noted, used
+from adapters._k8s_scalers import ceiling, is_scaler, least_of, scalers_of
 from adapters._k8s_time import parsed_s
 from adapters._tier_order import TOLERANCE_FRAC
 from vppd.errors import Garbled
 from vppd.workload import Job, Knob, Workload
 
 REPLICAS = "/spec/replicas"
-_HPA, _KEDA = "HorizontalPodAutoscaler", "ScaledObject"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Target:
         count = max(self.least, int(level_frac * self.was + 1e-6))
         if count >= self.was:
             return []
-        writes = [(scaler, _ceiling(scaler, count)) for scaler in self.autoscalers]
+        writes = [(scaler, ceiling(scaler, count)) for scaler in self.autoscalers]
         return [*writes, (self.thing, {REPLICAS: count})]
 
 
@@ -111,7 +112,7 @@ class _Builder:
     ) -> None:
         self.config, self.now_s, self.rules, self.picker = config, now_s, rules, picker
         self.opted = [t for t in things if t.kind.way is not Way.COMPANION and self.tier(t)]
-        self.scalers = [t for t in things if t.kind.name in (_HPA, _KEDA)]
+        self.scalers = [t for t in things if is_scaler(t)]
         self.admitted = [t for t in things if t.kind.name == "Workload"]
         self.unreadable: set[str] = set()
 
@@ -161,48 +162,48 @@ class _Builder:
     # ---- replicas --------------------------------------------------------------------------------------------------
 
     def replicas(self, thing: Thing) -> Target | None:
-        note = held(thing)
-        count = int(at(thing.body, REPLICAS) if at(thing.body, REPLICAS) is not None else 1)
-        pods = self.picker.pods(thing)
-        scalers = self.autoscalers(thing)
-        written = note.wrote.get(REPLICAS) if note else None
-        # An autoscaler may well go below what we wrote; whoever goes above, or has no autoscaler, decided otherwise.
-        overridden = note is not None and count != written and not (scalers and count < int(written or 0))
-        if note is not None and overridden:
-            return self._left(thing, thing, pods, int(note.was.get(REPLICAS) or 1), count)
+        note, pods, scalers = held(thing), self.picker.pods(thing), self.autoscalers(thing)
+        said = at(thing.body, REPLICAS)
+        count = int(said) if said is not None else 1
         was = int(note.was.get(REPLICAS) or 1) if note else count
+        if note is not None and _is_overridden(count, note.wrote.get(REPLICAS), bool(scalers)):
+            return self._left(thing, thing, pods, was, count)
         if was == 0:
             return None
         load = noted(note.load) if note else load_of(pod for pod in pods if not pod.ending)
-        tier = self.tier(thing)
-        kept = math.ceil((1.0 - TOLERANCE_FRAC[tier]) * was - 1e-6) if self.rules.alone else 0
-        least = min(max(self.least(thing, scalers), self.rules.floor(thing, was), kept), was)
-        floor_frac = least / was
-        knob = Knob.NONE if least >= was or thing.key in self.rules.barred else Knob.REPLICAS
-        job = Job(
+        least = self._floor(thing, scalers, was)
+        job = self._scaled(thing, load, count / was, least / was)
+        return Target(thing, thing, job.tier, job, load, pods, scalers, was, least)
+
+    def _floor(self, thing: Thing, scalers: Iterable[Thing], was: int) -> int:
+        """Return the fewest replicas that all who have a say in it allow, of ``was``."""
+        kept = math.ceil((1.0 - TOLERANCE_FRAC[self.tier(thing)]) * was - 1e-6) if self.rules.alone else 0
+        return min(max(self.least(thing, scalers), self.rules.floor(thing, was), kept), was)
+
+    def _scaled(self, thing: Thing, load: Load, level_frac: float, floor_frac: float) -> Job:
+        """Return the job of a service that runs at a level and may go down to a floor. [0-1]"""
+        scalable = floor_frac < 1.0 and thing.key not in self.rules.barred
+        return Job(
             id=thing.key,
-            tier=tier,
+            tier=self.tier(thing),
             full_w=load.power_w(self.config),
             gpus=load.weight,
-            knob=knob,
-            curve=((floor_frac, floor_frac), (1.0, 1.0)) if knob is Knob.REPLICAS else (),
-            floor_frac=floor_frac if knob is Knob.REPLICAS else 1.0,
-            level_frac=min(count / was, 1.0),
+            knob=Knob.REPLICAS if scalable else Knob.NONE,
+            curve=((floor_frac, floor_frac), (1.0, 1.0)) if scalable else (),
+            floor_frac=floor_frac if scalable else 1.0,
+            level_frac=min(level_frac, 1.0),
             restart_s=self.number(thing, self.config.restart_annotation),
         )
-        return Target(thing, thing, tier, job, load, pods, scalers, was, least)
 
     def autoscalers(self, thing: Thing) -> tuple[Thing, ...]:
-        """Return what scales it; not what KEDA made for itself."""
-        found = [s for s in self.scalers if _scales(s, thing)]
-        keda = {s.uid for s in found if s.kind.name == _KEDA}
-        return tuple(s for s in found if not s.owners & keda)
+        """Return what scales it."""
+        return scalers_of(thing, self.scalers)
 
     def least(self, thing: Thing, scalers: Iterable[Thing]) -> int:
         text = thing.annotations.get(self.config.least_annotation, "")
         if text:
             return round(_count(thing, self.config.least_annotation, text))
-        named = [_least_of(scaler) for scaler in scalers]
+        named = [least_of(scaler) for scaler in scalers]
         return max([self.config.least_replicas, *named]) if named else self.config.least_replicas
 
     # ---- pauses ----------------------------------------------------------------------------------------------------
@@ -277,24 +278,8 @@ def _count(thing: Thing, annotation: str, text: str) -> float:
     return count
 
 
-def _scales(scaler: Thing, thing: Thing) -> bool:
-    ref = at(scaler.body, "/spec/scaleTargetRef") or {}
-    same = scaler.namespace == thing.namespace and ref.get("name") == thing.name
-    return same and (ref.get("kind") or "Deployment") == thing.kind.name
-
-
-def _least_of(scaler: Thing) -> int:
-    """Return the autoscaler's own floor: what it was before we touched it."""
-    note = held(scaler)
-    pointer = "/spec/minReplicas" if scaler.kind.name == _HPA else "/spec/minReplicaCount"
-    value = note.was.get(pointer, at(scaler.body, pointer)) if note else at(scaler.body, pointer)
-    return int(value if value is not None else (1 if scaler.kind.name == _HPA else 0))
-
-
-def _ceiling(scaler: Thing, count: int) -> Fields:
-    """Return what keeps an autoscaler from scaling above ``count``."""
-    if scaler.kind.name == _KEDA:
-        return {PAUSED_REPLICAS: str(count)}
-    most = max(count, 1)
-    least = _least_of(scaler)
-    return {"/spec/maxReplicas": most} | ({"/spec/minReplicas": most} if least > most else {})
+def _is_overridden(count: int, written: Any, scaled: bool) -> bool:
+    """Say whether somebody has decided otherwise than we wrote: an autoscaler may well go below it, and nobody above."""
+    if written is None or count > written:
+        return True
+    return bool(count < written) and not scaled

@@ -125,21 +125,31 @@ class SlurmConfig(BaseModel):
     """Never cap below this part of a GPU's (or a CPU node's) limit."""
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _reached(self) -> Self:
         if not (self.url or self.command_line):
             raise ValueError("give the url of slurmrestd, or command_line = true")
         if self.url and not (self.token_file or self.renew_token):
             raise ValueError("slurmrestd needs token_file, or renew_token = true")
         if self.renew_token and not self.command_line:
             raise ValueError("renew_token needs command_line = true: tokens come from scontrol")
-        if not self.command_line and (self.freeze_partitions or self.requeue_tiers or self.stop_method == "suspend"):
+        return self
+
+    @model_validator(mode="after")
+    def _able(self) -> Self:
+        by_command = bool(self.freeze_partitions or self.requeue_tiers) or self.stop_method == "suspend"
+        if by_command and not self.command_line:
             raise ValueError("suspend, freeze_partitions and requeue_tiers need command_line = true")
+        capped_for_good = self.capped_by is not None and not self.capped_by.lease
+        if self.journal is None and (self.freeze_partitions or capped_for_good):
+            raise ValueError("freeze_partitions, and caps without lease, need a journal: no mark tells how things were")
+        return self
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
         if self.cap_url and self.caps:
             raise ValueError("give caps or cap_url, not both")
-        who = self.capped_by
-        if self.journal is None and (self.freeze_partitions or (who is not None and not who.lease)):
-            raise ValueError("freeze_partitions, and caps without lease, need a journal: no mark tells how things were")
-        if self.power_source in ("agents", "redfish") and (who is None or who.via != self.power_source):
+        via = self.capped_by.via if self.capped_by is not None else ""
+        if self.power_source in ("agents", "redfish") and via != self.power_source:
             raise ValueError(f'power_source = "{self.power_source}" needs caps with via = "{self.power_source}"')
         if self.node_max_w < self.node_idle_w:
             raise ValueError("node_max_w must not be below node_idle_w")

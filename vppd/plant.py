@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 import numpy as np
 
 from vppd.config.load import Config
 from vppd.config.plant import STORAGE, AssetConfig
 from vppd.model import Kind
-from vppd.snapshot import KINDS, Floats, Plant
+from vppd.snapshot import KINDS, Bools, Floats, Ints, Plant
 
 _GENERATORS = (Kind.PV, Kind.WIND, Kind.GENSET)
 _FAST = (*STORAGE, Kind.PV, Kind.WIND)
@@ -16,37 +19,13 @@ _WATCHED = (Kind.METER, Kind.LOAD)
 
 def plant_of(config: Config) -> Plant:
     """Return the plant: assets in the order of the file, node 0 the site, then its feeds."""
-    assets, site = config.assets, config.site
-    tags = [feed.tag for feed in config.feeds]
-    ids = [asset.id for asset in assets]
-    ranges = [_range(asset) for asset in assets]
-    gaps = [(i, *g) for i, (asset, r) in enumerate(zip(assets, ranges, strict=True)) for g in _gaps(asset, r)]
+    site, assets = config.site, config.assets
     return Plant(
-        asset_ids=tuple(ids),
-        kind=np.array([KINDS.index(a.kind) for a in assets], dtype=np.int64),
-        node=np.array([1 + tags.index(a.feed) for a in assets], dtype=np.int64),
-        controllable=np.array([a.control and a.kind not in _WATCHED for a in assets], dtype=np.bool_),
-        fast=np.array([a.kind in _FAST for a in assets], dtype=np.bool_),
-        rated_lower_w=_column([r[0] for r in ranges]),
-        rated_upper_w=_column([r[1] for r in ranges]),
-        ramp_w_per_s=_column([a.ramp_w_per_s or np.inf for a in assets]),
-        capacity_wh=_column([a.capacity_wh if a.kind in STORAGE else np.nan for a in assets]),
-        reserve_frac=_column([a.reserve_frac for a in assets]),
-        soc_target_frac=_column([a.soc_target_frac for a in assets]),
-        efficiency_frac=_column([a.efficiency_frac for a in assets]),
-        wear_cost_per_wh=_column(
-            [a.curtail_cost_per_wh if a.kind in _GENERATORS else a.wear_cost_per_wh for a in assets]
-        ),
-        tier_cost_per_wh=np.array([a.tier_cost_per_wh for a in assets], dtype=np.float64),
-        gap_asset=np.array([g[0] for g in gaps], dtype=np.int64),
-        gap_lower_w=_column([g[1] for g in gaps]),
-        gap_upper_w=_column([g[2] for g in gaps]),
-        stale_after_s=_column([a.stale_after_s for a in assets]),
-        nodes=(site.id, *tags),
-        parent=np.array([-1] + [0] * len(tags), dtype=np.int64),
-        node_lower_w=_column([-site.export_max_w, *(-f.export_max_w for f in config.feeds)]),
-        node_upper_w=_column([site.import_max_w, *(f.import_max_w for f in config.feeds)]),
-        meter=np.array([-1, *(ids.index(f.meter) for f in config.feeds)], dtype=np.int64),
+        **_what_it_is(assets),
+        **_what_it_can(assets),
+        **_what_it_costs(assets),
+        **_gaps_of(assets),
+        **_tree(config),
         cycle_s=site.cycle_s,
         lease_s=site.lease_s,
         margin_frac=site.margin_frac,
@@ -55,8 +34,75 @@ def plant_of(config: Config) -> Plant:
     )
 
 
-def _column(values: list[float]) -> Floats:
-    return np.array(values, dtype=np.float64)
+def _what_it_is(assets: Sequence[AssetConfig]) -> dict[str, Any]:
+    """Return the columns that say what each asset is, and how it is watched."""
+    return {
+        "asset_ids": tuple(asset.id for asset in assets),
+        "kind": _numbers(KINDS.index(asset.kind) for asset in assets),
+        "controllable": _flags(asset.control and asset.kind not in _WATCHED for asset in assets),
+        "fast": _flags(asset.kind in _FAST for asset in assets),
+        "stale_after_s": _column(asset.stale_after_s for asset in assets),
+    }
+
+
+def _what_it_can(assets: Sequence[AssetConfig]) -> dict[str, Any]:
+    """Return the columns of power and energy."""
+    ranges = [_range(asset) for asset in assets]
+    return {
+        "rated_lower_w": _column(lower_w for lower_w, _ in ranges),
+        "rated_upper_w": _column(upper_w for _, upper_w in ranges),
+        "ramp_w_per_s": _column(asset.ramp_w_per_s or np.inf for asset in assets),
+        "capacity_wh": _column(asset.capacity_wh if asset.kind in STORAGE else np.nan for asset in assets),
+        "reserve_frac": _column(asset.reserve_frac for asset in assets),
+        "soc_target_frac": _column(asset.soc_target_frac for asset in assets),
+        "efficiency_frac": _column(asset.efficiency_frac for asset in assets),
+    }
+
+
+def _what_it_costs(assets: Sequence[AssetConfig]) -> dict[str, Any]:
+    """Return the columns of what a Wh of flexibility costs."""
+    return {
+        "wear_cost_per_wh": _column(
+            asset.curtail_cost_per_wh if asset.kind in _GENERATORS else asset.wear_cost_per_wh for asset in assets
+        ),
+        "tier_cost_per_wh": np.array([asset.tier_cost_per_wh for asset in assets], dtype=np.float64),
+    }
+
+
+def _gaps_of(assets: Sequence[AssetConfig]) -> dict[str, Any]:
+    """Return the ranges in which assets cannot run, one row each."""
+    found = [(i, *gap) for i, asset in enumerate(assets) for gap in _gaps(asset, _range(asset))]
+    return {
+        "gap_asset": _numbers(row[0] for row in found),
+        "gap_lower_w": _column(row[1] for row in found),
+        "gap_upper_w": _column(row[2] for row in found),
+    }
+
+
+def _tree(config: Config) -> dict[str, Any]:
+    """Return the nodes with their limits and meters, and the node of each asset."""
+    site, feeds, ids = config.site, config.feeds, [asset.id for asset in config.assets]
+    tags = [feed.tag for feed in feeds]
+    return {
+        "nodes": (site.id, *tags),
+        "parent": _numbers([-1, *(0 for _ in tags)]),
+        "node_lower_w": _column([-site.export_max_w, *(-feed.export_max_w for feed in feeds)]),
+        "node_upper_w": _column([site.import_max_w, *(feed.import_max_w for feed in feeds)]),
+        "meter": _numbers([-1, *(ids.index(feed.meter) for feed in feeds)]),
+        "node": _numbers(1 + tags.index(asset.feed) for asset in config.assets),
+    }
+
+
+def _column(values: Iterable[float]) -> Floats:
+    return np.array(list(values), dtype=np.float64)
+
+
+def _numbers(values: Iterable[int]) -> Ints:
+    return np.array(list(values), dtype=np.int64)
+
+
+def _flags(values: Iterable[bool]) -> Bools:
+    return np.array(list(values), dtype=np.bool_)
 
 
 def _range(asset: AssetConfig) -> tuple[float, float]:

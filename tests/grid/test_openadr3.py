@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import ValidationError
@@ -40,6 +41,10 @@ class Rig:
 
     def __init__(self, server: TestVtn, link: Vtn, ven: Ven, clock: FakeClock, news: list[News]) -> None:
         self.server, self.link, self.ven, self.clock, self.news = server, link, ven, clock, news
+
+    async def deliver(self, found: News) -> None:
+        """Take what the VEN says."""
+        self.news.append(found)
 
     @property
     def limits_w(self) -> list[float | None]:
@@ -244,6 +249,19 @@ async def test_the_bad_habits_of_the_reference_server(tmp_path: Path) -> None:
         assert (order.power_w, order.interval.start) == (1.5e6, datetime(2026, 3, 2, 11, tzinfo=UTC))
 
 
+async def test_a_server_whose_clock_is_hours_behind(tmp_path: Path) -> None:
+    """An event for an hour from now on is carried out although its stamp, without a zone, is five hours old: it was not there before."""
+    async with rig(tmp_path) as r:
+        await r.ven.fetch()
+        r.clock.advance(60)
+        r.server.naive_stamps, r.server.at = True, AT - timedelta(hours=5)
+        period = {"start": "0001-01-01T00:00:00Z", "duration": "PT1H"}
+        r.server.add_event("e", "IMPORT_CAPACITY_LIMIT", 500, intervalPeriod=period)
+        await r.ven.fetch()
+        (order,) = r.ven.plan().orders
+        assert order.interval == Interval(AT, AT + timedelta(hours=1))
+
+
 async def test_one_bad_event_does_not_hide_the_others(tmp_path: Path) -> None:
     """An event that makes no sense is named with its reason, and the others are in the plan."""
     async with rig(tmp_path) as r:
@@ -385,6 +403,23 @@ async def test_reports_on_feeds_and_assets(tmp_path: Path) -> None:
         assert slot["payloads"] == [{"type": "USAGE", "values": [5.0]}]
 
 
+async def test_a_link_that_begins_anew_tells_nothing_twice(tmp_path: Path) -> None:
+    """After a reload every event is seen for the first time again: a forecast that was told to late joiners is not told again."""
+    async with rig(tmp_path) as r:
+        wanted = [{"payloadType": "LOAD_SHED_DELTA_AVAILABLE", "historical": False, "frequency": 1, "repeat": -1}]
+        r.server.add_event("e", "PRICE", 1, intervalPeriod=HOUR, reportDescriptors=wanted)
+        settings = config(r.server, tmp_path)
+        reporter = Reporter(r.link, r.ven, settings, Said({"LOAD_SHED_DELTA_AVAILABLE": 1e3}), r.clock)
+        for _ in range(2):
+            r.clock.advance(60)
+            again = Ven(r.link, settings, terms_of(settings, SITE), r.clock, r.deliver)
+            await again.fetch()
+            reporter.serve(r.link, again, settings)
+            reporter.collect()
+            await reporter.send()
+        assert [report["eventID"] for report in r.server.reports] == ["e"]
+
+
 async def test_reports_of_the_time_while_we_were_away(tmp_path: Path) -> None:
     """A new process tells what became due since the newest report that the server has, and nothing twice; a new site tells no past."""
     async with rig(tmp_path) as r:
@@ -486,9 +521,15 @@ async def test_orders_are_given_when_they_come_near(tmp_path: Path) -> None:
 
 
 def test_the_configuration_refuses_what_is_not_safe(tmp_path: Path) -> None:
-    """Plain http without a lab, a secret in the file, and a loss time shorter than two polls are refused."""
+    """Plain http without a lab, a secret in the file, a loss time shorter than two polls, and a zone that there is not are refused."""
     good = {"url": "https://vtn.test/3.1", "client_id": "x", "client_secret_file": tmp_path / "s"}
     assert OpenAdrConfig.model_validate(good).poll_s == 30.0
-    for bad in ({"url": "http://vtn.test/3.1"}, {"client_secret": "999"}, {"lost_after_s": 40.0}, {"cert_file": "c"}):
+    zones = {
+        said: OpenAdrConfig.model_validate(good | {"naive_times": said}).naive_zone
+        for said in ("utc", "refuse", "Asia/Tokyo")
+    }
+    assert zones == {"utc": UTC, "refuse": None, "Asia/Tokyo": ZoneInfo("Asia/Tokyo")}
+    odd: tuple[dict[str, Any], ...] = ({"lost_after_s": 40.0}, {"cert_file": "c"}, {"naive_times": "Mars/Base"})
+    for bad in ({"url": "http://vtn.test/3.1"}, {"client_secret": "999"}, *odd):
         with pytest.raises(ValidationError):
             OpenAdrConfig.model_validate(good | bad)

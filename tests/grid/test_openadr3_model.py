@@ -6,10 +6,10 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from vppd.config.openadr import NaiveTimes
 from vppd.errors import Garbled
 from vppd.grid.openadr3_model import Event, Notification, Program, Report, Subscription
 from vppd.grid.openadr3_reading import Reading, read, read_all, snake_keys
@@ -109,16 +109,20 @@ def test_the_beginning_of_time() -> None:
 
 
 def test_naive_times() -> None:
-    """A start without a zone is UTC, or refused where that is asked for; a stamp without one never stands in the way."""
+    """A start without a zone is UTC, of another zone, or refused, as agreed; a stamp without one never stands in the way."""
     raw = _event(createdDateTime="2026-03-01 08:00:00", intervalPeriod={"start": "2026-03-02 00:00:00"})
     event = read(Event, raw)
     assert event.interval_period is not None
     assert event.interval_period.start == datetime(2026, 3, 2, tzinfo=UTC)
     assert event.written_at == datetime(2026, 3, 1, 8, tzinfo=UTC)
     with pytest.raises(Garbled, match="no time zone"):
-        read(Event, raw, NaiveTimes.REFUSE)
+        read(Event, raw, None)
+    theirs = read(Event, raw, ZoneInfo("America/New_York"))
+    assert theirs.interval_period is not None
+    assert theirs.interval_period.start == datetime(2026, 3, 2, 5, tzinfo=UTC)
+    assert theirs.written_at == datetime(2026, 3, 1, 13, tzinfo=UTC)
     del raw["intervalPeriod"]
-    assert read(Event, raw, NaiveTimes.REFUSE).written_at == datetime(2026, 3, 1, 8, tzinfo=UTC)
+    assert read(Event, raw, None).written_at == datetime(2026, 3, 1, 8, tzinfo=UTC)
 
 
 def test_nulls_old_targets_and_unknown_keys() -> None:

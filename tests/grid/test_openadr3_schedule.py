@@ -76,6 +76,14 @@ def test_now_counts_from_the_writing_and_not_from_our_restart() -> None:
     assert _why(event, AT + HOUR) == [Why.OVER]
 
 
+def test_now_on_a_server_whose_clock_is_behind() -> None:
+    """An event that was not there a minute ago cannot be five hours old, whatever its stamp says; without that knowledge it is over."""
+    event = _event(intervalPeriod=_period("0001-01-01T00:00:00Z", "PT1H"), modificationDateTime="2026-03-02 07:00:00")
+    minute_ago = AT - timedelta(minutes=1)
+    assert _spans(event, absent={"e": minute_ago}) == [(-1 / 60, 59 / 60, 1.0)]
+    assert _why(event) == [Why.OVER]
+
+
 def test_now_on_a_server_whose_clock_is_ahead() -> None:
     """Where the server's stamp lies in our future, now is when we first saw the event."""
     event = _event(intervalPeriod=_period("0001-01-01", "PT1H"), modificationDateTime="2026-03-02T18:00:00Z")

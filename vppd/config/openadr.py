@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, tzinfo
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vppd.config.grid import GrantConfig
 from vppd.config.table import Name, NonNegative, Table
-
-
-class NaiveTimes(StrEnum):
-    """What to make of an interval's start without a zone."""
-
-    UTC = "utc"
-    REFUSE = "refuse"
 
 
 class Relative(StrEnum):
@@ -61,7 +56,8 @@ class OpenAdrConfig(Table):
     timeout_s: Annotated[float, Field(ge=0.1, le=120.0)] = 10.0
     lost_after_s: Annotated[float, Field(ge=1.0)] = 300.0
     """Without an answer for so long the server is lost: limits run out, then the subscription holds."""
-    naive_times: NaiveTimes = NaiveTimes.UTC
+    naive_times: str = "utc"
+    """What times without a zone are: ``utc``, a time zone such as ``Europe/Helsinki``, or ``refuse``."""
     relative: Relative = Relative.CHANGE
     assume_units: Literal["", "W", "KW", "MW"] = ""
     simple_w: tuple[NonNegative, NonNegative, NonNegative] | tuple[()] = ()
@@ -72,6 +68,25 @@ class OpenAdrConfig(Table):
     ahead_h: Annotated[float, Field(ge=2.0, le=8784.0)] = 6.0
     """Orders are put on disk so long before they begin; a restart without the server knows of no later ones."""
     horizon_h: Annotated[float, Field(ge=1.0, le=8784.0)] = 48.0
+
+    @property
+    def naive_zone(self) -> tzinfo | None:
+        """Return the zone of times that have none, None where such times are refused."""
+        if self.naive_times == "refuse":
+            return None
+        return UTC if self.naive_times == "utc" else ZoneInfo(self.naive_times)
+
+    @field_validator("naive_times")
+    @classmethod
+    def _zone(cls, said: str) -> str:
+        if said not in ("utc", "refuse"):
+            try:
+                ZoneInfo(said)
+            except (ZoneInfoNotFoundError, ValueError) as error:
+                raise ValueError(
+                    f"there is no time zone {said!r}; allowed: utc, refuse, or one such as Europe/Helsinki"
+                ) from error
+        return said
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

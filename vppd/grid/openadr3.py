@@ -78,7 +78,7 @@ class Ven:
         self._answered_s, self._fetched_s = clock.mono_s(), -REST_S
         self._failures, self._known = 0, False
         self._reasons: frozenset[tuple[str, str, str]] = frozenset()
-        self._programs = Reading(Program, config.naive_times)
+        self._programs = Reading(Program, config.naive_zone)
         self._events: dict[str, Reading[Event]] = {}
         self._planned: tuple[Book, bool, datetime, Plan] | None = None
         self.book = Book()
@@ -129,7 +129,7 @@ class Ven:
         self._fetched_s = self._clock.mono_s()
         programs, unread = self._programs.read_all(await self._vtn.programs())
         ours = [p for p in programs if not self._config.programs or p.program_name in self._config.programs]
-        self._events = {p.id: self._events.get(p.id) or Reading(Event, self._config.naive_times) for p in ours}
+        self._events = {p.id: self._events.get(p.id) or Reading(Event, self._config.naive_zone) for p in ours}
         odd: dict[str, Unread] = {entry.id: entry for entry in unread}
         events: dict[str, Event] = {}
         for program in ours:
@@ -142,7 +142,11 @@ class Ven:
         """Keep what was fetched; a book that says the same as before stays the same object."""
         at = self._clock.now()
         seen = {event_id: self.book.seen.get(event_id, at) for event_id in events}
-        book = Book(tuple(programs), tuple(events.values()), tuple(odd.values()), seen)
+        new = {event_id for event_id in events if event_id not in self.book.seen} if self.fetched_at else set[str]()
+        absent = {i: at for i, at in self.book.absent.items() if i in events} | dict.fromkeys(
+            new, self.fetched_at or at
+        )
+        book = Book(tuple(programs), tuple(events.values()), tuple(odd.values()), seen, absent=absent)
         self.book = self.book if book == self.book else book
         self.fetches, self.fetched_at = self.fetches + 1, at
 

@@ -6,20 +6,21 @@ Keys are in snake_case, as ``openadr3_reading`` makes them; unknown keys are ign
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from vppd.grid.openadr3_times import Duration, parse_duration, parse_extent, parse_time
 
 MOST_INTERVALS = 10_000
 
 
-def _parse_stamp(value: Any) -> datetime | None:
-    """Return when an object was written; a stamp that makes no sense is no reason to drop the object."""
+def _parse_stamp(value: Any, info: ValidationInfo) -> datetime | None:
+    """Return when an object was written; a stamp that makes no sense, or has no zone, is no reason to drop the object."""
+    naive = (info.context or {}).get("naive") or UTC
     try:
-        return _At.model_validate({"at": value}).at
+        return _At.model_validate({"at": value}, context={"naive": naive}).at
     except ValidationError:
         return None
 

@@ -47,6 +47,8 @@ class Book:
     """The server has not answered for too long."""
     discarded: bool = False
     """After an outage of the grid: limits are void until they have been fetched again."""
+    absent: Mapping[str, datetime] = field(default_factory=dict)
+    """When an event was known not to be there yet; one that was there from the start has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ def plan(book: Book, terms: Terms, at: datetime, seed: str) -> Plan:
     notes = [Note(u.id, "", Why.UNREADABLE, u.sentence) for u in book.unread]
     by_resource: dict[str, list[Piece]] = {terms.site.vpp_id: []}
     programs = {program.id: program for program in book.programs}
-    scene, count = Scene(at, seed, book.seen, terms.horizon), 0
+    scene, count = Scene(at, seed, book.seen, terms.horizon, book.absent), 0
     for event in sorted(book.events, key=standing):
         program = programs.get(event.program_id)
         if program is None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, tzinfo
 from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from vppd.config.openadr import NaiveTimes
 from vppd.errors import Garbled
 from vppd.grid.openadr3_model import Read
 
@@ -48,7 +48,7 @@ def snake_keys(value: Any, depth: int = 0) -> Any:
     }
 
 
-def read(kind: type[R], raw: Any, naive: NaiveTimes = NaiveTimes.UTC) -> R:
+def read(kind: type[R], raw: Any, naive: tzinfo | None = UTC) -> R:
     """Return one object. Raises Garbled, naming the first thing that is wrong."""
     if not isinstance(raw, dict):
         raise Garbled(f"a {kind.__name__.lower()} must be an object")
@@ -63,7 +63,7 @@ def read(kind: type[R], raw: Any, naive: NaiveTimes = NaiveTimes.UTC) -> R:
 class Reading(Generic[R]):
     """Reads lists of one kind again and again: an object that is said as before is the same one, at next to no cost."""
 
-    def __init__(self, kind: type[R], naive: NaiveTimes = NaiveTimes.UTC) -> None:
+    def __init__(self, kind: type[R], naive: tzinfo | None = UTC) -> None:
         self._kind, self._naive = kind, naive
         self._known: dict[str, tuple[Any, R]] = {}
 
@@ -99,6 +99,6 @@ def _name(entry: Any) -> str:
     return str(said.get("eventName") or said.get("programName") or said.get("event_name") or "")
 
 
-def read_all(kind: type[R], raw: Any, naive: NaiveTimes = NaiveTimes.UTC) -> tuple[tuple[R, ...], tuple[Unread, ...]]:
+def read_all(kind: type[R], raw: Any, naive: tzinfo | None = UTC) -> tuple[tuple[R, ...], tuple[Unread, ...]]:
     """Return the objects of one list as ``Reading`` does. Raises Garbled when it is no list."""
     return Reading(kind, naive).read_all(raw)

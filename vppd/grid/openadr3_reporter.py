@@ -25,6 +25,9 @@ LOOK_BACK = timedelta(hours=24)
 MOST_WAITING = 500
 """Reports that wait for a server that does not answer; beyond, the oldest are dropped."""
 
+MOST_MADE = 5_000
+"""Names of reports that are remembered, so that none is sent twice."""
+
 log = structlog.get_logger()
 
 
@@ -40,6 +43,8 @@ class Reporter:
         self._courses = Courses()
         self._has_looked = False
         self._stored: frozenset[str] = frozenset()
+        self._made: dict[str, None] = {}
+        """Names of reports put together lately: a link that begins anew sees every event for the first time."""
         self._resumes: dict[str, datetime] = {}
         self.sent = 0
         """Reports the server has."""
@@ -91,6 +96,8 @@ class Reporter:
         present = {event.id for event in book.events}
         self._courses.keep(present)
         self._told = {told for told in self._told if told[0] in present}
+        while len(self._made) > MOST_MADE:
+            del self._made[next(iter(self._made))]
         self._since = until
 
     def _watch(self, asking: Iterable[Event]) -> None:
@@ -107,7 +114,9 @@ class Reporter:
             if not places:
                 continue
             body = report_body(due, self._config.client_name, places, self._figures)
-            if body["reportName"] not in self._stored:
+            name = body["reportName"]
+            if name not in self._stored and name not in self._made:
+                self._made[name] = None
                 self._waiting.append(body)
 
     def _tell(self, event: Event) -> None:

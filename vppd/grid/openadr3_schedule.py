@@ -94,6 +94,8 @@ class Scene:
     """When each event was first seen."""
     horizon: timedelta = timedelta(days=2)
     """Pieces that start later are left for later."""
+    absent: Mapping[str, datetime] = field(default_factory=dict)
+    """When each event was known not to be there yet: a server's clock that is behind does not make it older than that."""
 
 
 def standing(event: Event) -> tuple[float, float, tuple[int, ...]]:

@@ -1,6 +1,6 @@
 """Durations and times as OpenADR writes them: ISO 8601 with the calendar's months, RFC 3339, and its words for now and for ever.
 
-A time without a zone is read as UTC, or refused where ``NaiveTimes.REFUSE`` is asked for.
+A time without a zone is of the zone that ``naive`` in the context names, UTC without one, and refused where that is None.
 """
 
 from __future__ import annotations
@@ -8,12 +8,10 @@ from __future__ import annotations
 import calendar
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from pydantic import ValidationInfo
-
-from vppd.config.openadr import NaiveTimes
 
 BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 """A start of 0001-01-01: now, or right after the interval before."""
@@ -93,14 +91,16 @@ def parse_time(value: Any, info: ValidationInfo) -> datetime:
     day, clock, zone = found[1], found[2] or "00:00:00", found[3]
     if day == "0001-01-01":
         return BEGINNING
-    if zone is None and _naive(info) is NaiveTimes.REFUSE:
+    naive = _naive(info)
+    if zone is None and naive is None:
         raise ValueError(f"{value!r} has no time zone")
     try:
-        return datetime.fromisoformat(f"{day}T{clock}{(zone or '+00:00').upper()}").astimezone(UTC)
+        said = datetime.fromisoformat(f"{day}T{clock}{(zone or '').upper()}")
+        return (said if said.tzinfo is not None else said.replace(tzinfo=naive)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{value!r} is not a time that exists") from error
 
 
-def _naive(info: ValidationInfo) -> NaiveTimes:
-    found: NaiveTimes = (info.context or {}).get("naive", NaiveTimes.UTC)
+def _naive(info: ValidationInfo) -> tzinfo | None:
+    found: tzinfo | None = (info.context or {}).get("naive", UTC)
     return found

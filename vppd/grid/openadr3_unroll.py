@@ -1,7 +1,8 @@
 """OpenADR events -> what is said for which time: pure, and the same for the same events, seed and time.
 
 Rules of the User Guide (7.1, 7.3) and, where it leaves things open, ours: a start of 0001-01-01 counts from when the server wrote the
-event last (from when we first saw it, if that was earlier), so that a restart does not carry it out again.
+event last (from when we first saw it, if that was earlier), so that a restart does not carry it out again - but from no time at which we
+knew it not to be there yet, as with a server whose stamps have no zone and are not UTC.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ def _first(start: datetime | None, event: Event, scene: Scene) -> datetime | Non
     if start != BEGINNING:
         return start
     seen = scene.seen.get(event.id, scene.at)
-    return min(event.written_at or seen, seen)
+    written = min(event.written_at or seen, seen)
+    return max(written, scene.absent.get(event.id, written))
 
 
 def _draw(extent: Duration, key: str) -> timedelta:

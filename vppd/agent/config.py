@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, ValidationError
 
 from vppd.agent.rapl import POWERCAP
+from vppd.config.files import BROKER_FILES, file_problems
 from vppd.config.grid import BrokerConfig
 from vppd.config.table import Fraction, InvalidConfig, Name, NonNegative, Problem, Table, problems_of
 
 DEFAULT_CONFIG = Path("/etc/vppd/agent.toml")
 DEFAULT_STATE = Path("/var/lib/vppd-agent")
-_PATHS = ("ca_file", "cert_file", "key_file", "password_file")
 
 
 class BrokerTable(BrokerConfig):
@@ -77,28 +77,13 @@ def load(path: Path) -> AgentConfig:
         found = (replace(p, allowed=hint) if p.reason == "unknown key" else p for p in problems_of(error))
         raise InvalidConfig(path, tuple(found)) from error
     config = _resolved(config, path.absolute().parent)
-    problems = _files(config.broker)
+    problems = file_problems({f"broker.{key}": getattr(config.broker, key) for key in BROKER_FILES})
     if problems:
-        raise InvalidConfig(path, problems)
+        raise InvalidConfig(path, tuple(problems))
     return config
 
 
 def _resolved(config: AgentConfig, folder: Path) -> AgentConfig:
-    files = {key: folder / file for key in _PATHS if (file := getattr(config.broker, key)) is not None}
+    files = {key: folder / file for key in BROKER_FILES if (file := getattr(config.broker, key)) is not None}
     broker = config.broker.model_copy(update=files)
     return config.model_copy(update={"broker": broker, "state_dir": folder / config.state_dir})
-
-
-def _files(broker: BrokerTable) -> tuple[Problem, ...]:
-    files = {key: file for key in _PATHS if (file := getattr(broker, key)) is not None}
-    found = [
-        Problem(f"broker.{key}", f"there is no readable file {file}")
-        for key, file in files.items()
-        if not file.is_file()
-    ]
-    found += [
-        Problem(f"broker.{key}", f"{file} can be read by others", "mode 0600")
-        for key, file in files.items()
-        if key in ("key_file", "password_file") and file.is_file() and file.stat().st_mode & 0o077
-    ]
-    return tuple(found)

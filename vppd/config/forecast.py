@@ -11,8 +11,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, PositiveFloat, field_validator, model_validator
 
+from vppd.config.files import BROKER_FILES, file_problems
 from vppd.config.grid import BrokerConfig
-from vppd.config.table import Name, Problem, Table
+from vppd.config.table import Name, Problem, Table, twice
 from vppd.model import Kind
 
 SERIES = re.compile(
@@ -24,7 +25,6 @@ CARBON_UNITS = ("g_per_wh", "g_per_kwh", "kg_per_mwh", "lb_per_mwh")
 Unit = Literal["w", "kw", "mw", "per_wh", "per_kwh", "per_mwh", "g_per_wh", "g_per_kwh", "kg_per_mwh", "lb_per_mwh"]
 TARIFF_UNITS = {"price/import": "per_wh", "price/export": "per_wh", "carbon": "g_per_wh"}
 """What an OpenADR server tells (PRICE, EXPORT_PRICE and GHG), in our own units."""
-SECRET = ("token_file", "key_file", "password_file")
 HISTORY_STEP_S = 300.0
 TARIFF_STALE_S = 7_200.0
 """An OpenADR server's word counts for so long, if not said otherwise: it is said again while it holds, and soon gone when it is withdrawn. [s]"""
@@ -148,10 +148,8 @@ class ForecastConfig(Table):
     @field_validator("feeds")
     @classmethod
     def _apart(cls, feeds: tuple[ForecastFeedConfig, ...]) -> tuple[ForecastFeedConfig, ...]:
-        names = [feed.name for feed in feeds]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"name {twice[0]!r} is used twice")
+        if doubled := twice([feed.name for feed in feeds]):
+            raise ValueError(f"name {doubled[0]!r} is used twice")
         return feeds
 
 
@@ -197,12 +195,5 @@ def _files(where: str, feed: ForecastFeedConfig) -> list[Problem]:
     """Return what is wrong with the files that a feed needs from the start; its document may come later."""
     wanted = {f"{where}.{key}": getattr(feed, key) for key in ("ca_file", "token_file")}
     if feed.broker is not None:
-        keys = ("ca_file", "cert_file", "key_file", "password_file")
-        wanted |= {f"{where}.broker.{key}": getattr(feed.broker, key) for key in keys}
-    found = []
-    for key, file in wanted.items():
-        if file is not None and not file.is_file():
-            found.append(Problem(key, f"there is no readable file {file}"))
-        elif file is not None and key.endswith(SECRET) and file.stat().st_mode & 0o077:
-            found.append(Problem(key, f"{file} can be read by others", "mode 0600"))
-    return found
+        wanted |= {f"{where}.broker.{key}": getattr(feed.broker, key) for key in BROKER_FILES}
+    return file_problems(wanted)

@@ -15,8 +15,8 @@ from vppd.config.market import MarketConfig
 from vppd.config.openadr import OpenAdrConfig
 from vppd.config.planning import PlanningConfig
 from vppd.config.plant import AssetConfig, FeedConfig, HttpConfig, SiteConfig
+from vppd.config.references import grant_problems, grid_file_problems, name_problems, wiring_problems
 from vppd.config.table import InvalidConfig, Problem, Table, problems_of
-from vppd.model import Kind
 
 
 class Config(Table):
@@ -113,7 +113,12 @@ def _resolve(raw: Any, folder: Path) -> Any:
 
 
 def _references(config: Config) -> list[Problem]:
-    return [*_names(config), *_grants(config), *_files(config), *_planned(config)]
+    site, feeds, assets, grid = config.site, config.feeds, config.assets, config.grid
+    found = name_problems(site.id, feeds, assets) + wiring_problems(feeds, assets)
+    if grid is not None:
+        names = (site.id, *(feed.tag for feed in feeds), *(asset.id for asset in assets))
+        found += grant_problems(grid, names) + grid_file_problems(grid)
+    return [*found, *_planned(config), *_sold(config)]
 
 
 def _foretold(config: Config, forecast: ForecastConfig) -> list[Problem]:
@@ -147,15 +152,22 @@ def _planned(config: Config) -> list[Problem]:
         found.append(Problem("planning", "nothing can be planned without forecasts", "a table [forecast]"))
     if config.forecast is not None:
         found += _foretold(config, config.forecast)
-    if config.market is not None and config.planning is None:
+    return found
+
+
+def _sold(config: Config) -> list[Problem]:
+    """Return what selling lacks: a plan, a broker, and somebody who may award."""
+    market, grid, found = config.market, config.grid, []
+    if market is None:
+        return []
+    if config.planning is None:
         found.append(Problem("market", "nothing can be sold without a plan", "a table [planning]"))
-    if config.market is not None and config.grid is None:
-        found.append(Problem("market", "offers go out over the dispatcher's broker", "a table [grid]"))
-    if config.market is not None and config.grid is not None:
-        known = [issuer.id for issuer in config.grid.issuers]
-        if config.market.issuer not in known:
-            reason = f"there is no issuer {config.market.issuer!r}: nobody could award"
-            found.append(Problem("market.issuer", reason, ", ".join(known)))
+    if grid is None:
+        return [*found, Problem("market", "offers go out over the dispatcher's broker", "a table [grid]")]
+    known = [issuer.id for issuer in grid.issuers]
+    if market.issuer not in known:
+        reason = f"there is no issuer {market.issuer!r}: nobody could award"
+        found.append(Problem("market.issuer", reason, ", ".join(known)))
     return found
 
 
@@ -174,75 +186,4 @@ def _timing(config: Config) -> list[Problem]:
             found.append(
                 Problem(f"assets[{i}].stale_after_s", "a single lost poll would count as stale", ">= 2 * poll_s")
             )
-    return found
-
-
-def _names(config: Config) -> list[Problem]:
-    tags, ids = [f.tag for f in config.feeds], [a.id for a in config.assets]
-    found = [Problem("feeds", f"the tag {t!r} is used twice") for t in sorted({t for t in tags if tags.count(t) > 1})]
-    found += [Problem("assets", f"the id {i!r} is used twice") for i in sorted({i for i in ids if ids.count(i) > 1})]
-    clash = sorted({config.site.id, *tags} & set(ids)) + ([config.site.id] if config.site.id in tags else [])
-    found += [
-        Problem("assets", f"{name!r} names an asset and a feed or the site: an order could mean either")
-        for name in clash
-    ]
-    for i, asset in enumerate(config.assets):
-        if asset.feed not in tags:
-            found.append(Problem(f"assets[{i}].feed", f"there is no feed {asset.feed!r}", ", ".join(tags)))
-    meters = {a.id: a.feed for a in config.assets if a.kind is Kind.METER}
-    for i, feed in enumerate(config.feeds):
-        if meters.get(feed.meter) != feed.tag:
-            on_feed = ", ".join(k for k, v in meters.items() if v == feed.tag) or "none is defined yet"
-            found.append(Problem(f"feeds[{i}].meter", f"{feed.meter!r} is not a meter on this feed", on_feed))
-    return found
-
-
-def _grants(config: Config) -> list[Problem]:
-    if config.grid is None:
-        return []
-    known = {"*", config.site.id, *(f.tag for f in config.feeds), *(a.id for a in config.assets)}
-    found, kids = [], [k.kid for i in config.grid.issuers for k in i.keys]
-    found += [
-        Problem("grid.issuers", f"the kid {k!r} is pinned twice")
-        for k in sorted({k for k in kids if kids.count(k) > 1})
-    ]
-    for i, issuer in enumerate(config.grid.issuers):
-        for j, grant in enumerate(issuer.grants):
-            if grant.resource not in known:
-                found.append(
-                    Problem(
-                        f"grid.issuers[{i}].grants[{j}].resource",
-                        f"there is no {grant.resource!r}",
-                        ", ".join(sorted(known)),
-                    )
-                )
-    return found
-
-
-def _files(config: Config) -> list[Problem]:
-    if config.grid is None:
-        return []
-    broker, found = config.grid.broker, []
-    wanted = {"grid.signing.key_file": config.grid.signing.key_file}
-    wanted |= {
-        f"grid.broker.{k}": v
-        for k in ("ca_file", "cert_file", "key_file", "password_file")
-        if (v := getattr(broker, k))
-    }
-    wanted |= {
-        f"grid.issuers[{i}].keys[{j}].public_key_file": key.public_key_file
-        for i, issuer in enumerate(config.grid.issuers)
-        for j, key in enumerate(issuer.keys)
-    }
-    found += [Problem(key, f"there is no readable file {file}") for key, file in wanted.items() if not file.is_file()]
-    secrets = {
-        k: v
-        for k, v in wanted.items()
-        if k in ("grid.signing.key_file", "grid.broker.key_file", "grid.broker.password_file")
-    }
-    found += [
-        Problem(key, f"{file} can be read by others", "mode 0600")
-        for key, file in secrets.items()
-        if file.is_file() and file.stat().st_mode & 0o077
-    ]
     return found

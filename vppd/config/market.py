@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from vppd.config.table import Fraction, Name, NonNegative, Table
+from vppd.config.table import Fraction, Name, NonNegative, Table, twice
 
 Code = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,34}$")]
 Scheme = Annotated[str, Field(pattern=r"^[A-Z0-9]{3}$")]
@@ -74,8 +74,8 @@ class MarketConfig(Table):
     def _once(self) -> Self:
         told = [f"{e.product} ({way})" for e in self.expect for way in _ways(e)]
         for key, names in (("products", list(self.products)), ("expect", told)):
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"{key} names {', '.join(twice)} twice")
+            if doubled := twice(names):
+                raise ValueError(f"{key} names {', '.join(doubled)} twice")
         if strange := sorted({e.product for e in self.expect} - set(self.products)):
             raise ValueError(f"expect speaks of {', '.join(strange)}, which is not among products")
         return self

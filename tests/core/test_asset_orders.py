@@ -77,3 +77,17 @@ def test_a_plant_held_back_by_name_generates_no_more() -> None:
     decision = world.step(3)
     assert (decision.command[pv], decision.target_w[pv]) == (Command.SETPOINT, -30e3)
     assert np.isclose(world.power_w[pv], -30e3)
+
+
+@pytest.mark.parametrize("kind", [OrderKind.SETPOINT, OrderKind.INCREASE])
+def test_an_order_for_one_battery_does_not_break_the_limit_of_its_feed(kind: OrderKind) -> None:
+    """The battery charges as far as its feed has room, and the feed is not above its limit for it."""
+    world = World()
+    world.run_jobs("hall-b", (350e3, 0.0, 0.0, 0.0))
+    world.soc_frac[world.index("bess-b")] = 0.5
+    world.step(3)
+    world.order(kind, "bess-b", 250e3, for_s=None)
+    for _ in range(20):
+        world.step()
+        assert world.meter_w("main-b") <= 600e3
+    assert world.power_w[world.index("bess-b")] == pytest.approx(100e3)

@@ -280,3 +280,19 @@ def test_a_signal_that_was_sold_moves_around_what_else_was_sold() -> None:
             world.signals = [Signal("tso", signal, world.mono_s)]
             world.step()
         assert site_w(world) == pytest.approx(baseline_w - 100e3 + signal * 50e3, rel=0.005)
+
+
+def test_a_wish_to_charge_does_not_fill_storage_before_the_order_is_over() -> None:
+    """The plan wants the battery full at once; under an increase it takes no more than it can go on taking."""
+    world = running()
+    battery = world.index("bess-b")
+    world.soc_frac[battery], world.soc_frac[world.index("ups-a")] = 0.97, 1.0
+    wish_w = np.full(len(world.plant.asset_ids), np.nan)
+    wish_w[battery] = 300e3
+    world.preferred_w = wish_w
+    world.available_w[world.index("pv-b")] = 0.0
+    world.step(5)
+    order = world.order(OrderKind.INCREASE, "dc1", 50e3, for_s=900.0)
+    world.step(890)
+    assert world.state.progress[order.order_id].delivery.kept_frac >= 0.95
+    assert world.soc_frac[battery] <= 1.0

@@ -39,20 +39,22 @@ class Named:
 
 
 def named(demands: Sequence[Demand], state: State, plant: Plant, image: Image, dt_s: float) -> Named:
-    """Return what the orders that name an asset want after ``dt_s``."""
+    """Return what the orders that name an asset want after ``dt_s``: of setpoints at once, of increases by their ramp."""
     n = len(plant.asset_ids)
     upper_w, ordered = np.full(n, np.inf), np.zeros(n, dtype=np.bool_)
     for d in demands:
         if d.asset >= 0:
             upper_w[d.asset] = min(upper_w[d.asset], d.steady_upper_w)
             ordered[d.asset] = True
-    raising = {d.asset: d for d in demands if d.asset >= 0 and d.order.kind is OrderKind.INCREASE}
-    if not raising and state.named_lower_w is None:
+    if not ordered.any() and state.named_lower_w is None:
         return Named(upper_w, None, ordered)
     lower_w = _lowered(state, plant, image, dt_s)
-    for asset in raising:
-        mine = [d for d in demands if d.asset == asset and d.order.kind is OrderKind.INCREASE]
-        lower_w[asset] = _raised(mine, state, image, plant, dt_s)
+    for asset in map(int, np.flatnonzero(ordered)):
+        mine = [d for d in demands if d.asset == asset]
+        left = _left(Bounds(-np.inf, np.inf), mine)
+        raising = [d for d in mine if d.order.kind is OrderKind.INCREASE]
+        ramped_w = _raised(raising, state, image, plant, dt_s) if raising else float(lower_w[asset])
+        lower_w[asset] = max(left.lower_w, min(ramped_w, left.upper_w))
     return Named(upper_w, lower_w if np.isfinite(lower_w).any() else None, ordered)
 
 
@@ -77,19 +79,23 @@ def _lowered(state: State, plant: Plant, image: Image, dt_s: float) -> Floats:
 
 
 def narrowed(bounds: Envelope, demands: Sequence[Demand]) -> Envelope:
-    """Return the envelope narrowed by orders that name an asset; an increase is no bound here: limits of nodes stand above it. [W]"""
-    own = [d for d in demands if d.asset >= 0 and d.order.kind is not OrderKind.INCREASE]
-    if not own:
+    """Return the envelope narrowed from above by orders that name an asset. [W]
+
+    What they want at least is no bound here but worth more than all else (``merit``): an asset that has to charge would break
+    the limits of the nodes it hangs on.
+    """
+    if all(d.asset < 0 for d in demands):
         return bounds
-    lower_w, upper_w = bounds.lower_w.copy(), bounds.upper_w.copy()
-    for asset in {d.asset for d in own}:
-        left = arbitrate(
-            Bounds(float(lower_w[asset]), float(upper_w[asset])),
-            [
-                Proposal(d.order.order_id, d.order.priority, Bounds(d.lower_w, d.upper_w))
-                for d in own
-                if d.asset == asset
-            ],
-        )
-        lower_w[asset], upper_w[asset] = left.lower_w, left.upper_w
-    return Envelope(lower_w, upper_w)
+    upper_w = bounds.upper_w.copy()
+    for asset in {d.asset for d in demands if d.asset >= 0}:
+        feasible = Bounds(float(bounds.lower_w[asset]), float(upper_w[asset]))
+        upper_w[asset] = _left(feasible, [d for d in demands if d.asset == asset]).upper_w
+    return Envelope(bounds.lower_w, upper_w)
+
+
+def _left(feasible: Bounds, mine: Sequence[Demand]) -> Bounds:
+    """Return what the orders that name one asset leave of its range, increases aside. [W]"""
+    own = [d for d in mine if d.order.kind is not OrderKind.INCREASE]
+    return arbitrate(
+        feasible, [Proposal(d.order.order_id, d.order.priority, Bounds(d.lower_w, d.upper_w)) for d in own]
+    )

@@ -11,14 +11,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
 
-from vppd.core.bidding.offering import Sale, Stock, offering
+from vppd.core.bidding.offering import Room, Sale, Stock, offering
 from vppd.model import Interval
-from vppd.snapshot import Floats
 
 STEPS, STEP_S, ROWS = 96, 900.0, 40
 T0 = datetime(2026, 1, 5, tzinfo=UTC)
@@ -60,27 +59,39 @@ def sales(directions: Sequence[str], products: int = 4) -> list[Sale]:
 
 def measure(stocks: Sequence[Stock], asked: Sequence[Sale], limit_s: float, **rest: Any) -> dict[str, Any]:
     """Return the time a round takes and how far the split got."""
-    begin = perf_counter()
+    begin, begin_cpu = perf_counter(), process_time()
     found = offering(asked, stocks, start=T0, step_s=STEP_S, limit_s=limit_s, **rest)
-    took_s = perf_counter() - begin
+    took_s, cpu_s = perf_counter() - begin, process_time() - begin_cpu
     offered_w: dict[str, float] = {}
     for bid in found.bids:
         offered_w[bid.direction] = offered_w.get(bid.direction, 0.0) + bid.power_w
     return {
         "sales": len(asked), "stocks": len(stocks), "bids": len(found.bids), "status": found.status,
-        "took_s": round(took_s, 2), "offered_mw": {key: round(w / 1e6, 1) for key, w in offered_w.items()},
+        "took_s": round(took_s, 2), "cpu_s": round(cpu_s, 2), "offered_mw": {key: round(w / 1e6, 1) for key, w in offered_w.items()},
     }  # fmt: skip
 
 
-def flat(level: float) -> Floats:
-    """Return one known row."""
-    return np.full((1, STEPS), level)
+def rooms(stocks: Sequence[Stock]) -> list[Room]:
+    """Return the room of a connection and of its two feeds, by the samples of a load that leaves half of what is asked for."""
+    load_w = sum((stock.paths_w for stock in clusters(5)), np.zeros((ROWS, STEPS)))
+    found = []
+    for direction in ("up", "down"):
+        own = [stock.name for stock in stocks if stock.direction == direction]
+        most_w = 4e6 if direction == "up" else 2.5e6
+        for name, names, part in (("site", own, 1.0), ("a", own[::2], 0.6), ("b", own[1::2], 0.6)):
+            found.append(Room(name, direction, frozenset(names), np.asarray(part * (most_w - load_w))))
+    return found
 
 
 def main(limit_s: float = 5.0) -> None:
     """Print the cases."""
     one_way = measure([*clusters(45), *batteries(5)], sales(["up"]), limit_s)
     print(json.dumps({"bench": "offers", "case": "reductions"} | one_way), flush=True)
+    stocks = [*clusters(35), *batteries(5), *clusters(5, "down"), *batteries(5, "down")]
+    either = measure(stocks, sales(["up", "down"], 3) + sales(["symmetric"], 1), limit_s, rooms=rooms(stocks))
+    print(json.dumps({"bench": "offers", "case": "both directions"} | either), flush=True)
+    plain = measure(stocks, sales(["up", "down"]), limit_s)
+    print(json.dumps({"bench": "offers", "case": "both directions, no limits"} | plain), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vppd.core.bidding.lots import INF, Lot, Resource, Split, Together, suits, worth_of
+from vppd.core.bidding.lots import INF, Lot, Resource, Spans, Split, Together, suits, worth_of
 from vppd.snapshot import Floats
 
 Drawn = tuple[tuple[str, float], ...]
@@ -51,26 +51,27 @@ class _Store:
         steps = max((len(resource.sure_w) for resource in resources), default=0)
         self._joint_w = [np.zeros(steps) for _ in together]
         """What is drawn of them in each of their steps; elsewhere nobody asks."""
-        self._firsts = np.array([bound.first_step for bound in together], dtype=np.int64)
-        self._lasts = np.array([bound.last_step for bound in together], dtype=np.int64)
+        self._spans = Spans(together)
+        self._near_of: dict[tuple[int, int, float, str], list[int]] = {}
         self._in_force = [bound.is_held for bound in together]
-        self._used: list[tuple[int, Lot, float]] = []
-        """Resource, lot, energy [Wh]."""
+        self._used: list[list[tuple[Lot, float]]] = [[] for _ in resources]
+        """By resource: lot, energy [Wh]."""
 
     def take(self, lot: Lot) -> tuple[float, Drawn]:
         """Take what a lot can be given and return its offer [W] and what is drawn; nothing when it is too little."""
-        kept = self._copy()
+        kept = self._copy(lot)
         drawn = [self._draw(self._order(lot, side), lot, lot.max_w) for side in lot.sides]
         totals_w = [sum(w for _, w in own) for own in drawn]
         offer_w = float(np.floor(min(totals_w) / lot.step_w * (1.0 + 1e-12) + 1e-9)) * lot.step_w
         offer_w = offer_w if offer_w >= lot.min_w else 0.0
         if any(offer_w < total_w for total_w in totals_w):
-            self._left_w, self._joint_w, self._used = kept
+            self._undo(lot, kept)
             drawn = [self._draw(self._order(lot, side), lot, offer_w) for side in lot.sides] if offer_w > 0.0 else []
         found = tuple(pair for own in drawn for pair in own)
         if not found:
             return 0.0, ()
-        self._in_force = [was or bound.is_of(lot) for was, bound in zip(self._in_force, self.together, strict=True)]
+        for place in self._near(lot):
+            self._in_force[place] |= self.together[place].is_of(lot)
         return offer_w, found
 
     def hold(self, lot: Lot) -> tuple[float, Drawn, float]:
@@ -97,41 +98,54 @@ class _Store:
         ]
         return sorted(able, key=lambda r: (self.resources[r].cost_per_wh, -self.resources[r].response_s))
 
-    def _copy(self) -> tuple[list[Floats], list[Floats], list[tuple[int, Lot, float]]]:
-        return [w.copy() for w in self._left_w], [w.copy() for w in self._joint_w], list(self._used)
+    def _copy(self, lot: Lot) -> tuple[list[Floats], list[Floats], list[int]]:
+        """Return what a lot may change."""
+        joint_w = [self._joint_w[place][lot.steps].copy() for place in self._near(lot)]
+        return [w[lot.steps].copy() for w in self._left_w], joint_w, [len(own) for own in self._used]
+
+    def _undo(self, lot: Lot, kept: tuple[list[Floats], list[Floats], list[int]]) -> None:
+        for left_w, before_w in zip(self._left_w, kept[0], strict=True):
+            left_w[lot.steps] = before_w
+        for place, before_w in zip(self._near(lot), kept[1], strict=True):
+            self._joint_w[place][lot.steps] = before_w
+        for own, count in zip(self._used, kept[2], strict=True):
+            del own[count:]
 
     def _draw(self, order: Sequence[int], lot: Lot, most_w: float) -> list[tuple[str, float]]:
         drawn = []
         for r in order:
             w = min(self._room_w(r, lot), most_w)
-            if w <= 0.0:
-                continue
-            self._subtract(r, lot, w)
-            drawn.append((self.resources[r].name, w))
-            most_w -= w
+            if w > 0.0:
+                self._subtract(r, lot, w)
+                drawn.append((self.resources[r].name, w))
+                most_w -= w
+            if most_w <= 0.0:
+                break
         return drawn
 
     def _subtract(self, r: int, lot: Lot, w: float) -> None:
         self._left_w[r][lot.steps] -= w
         for place in self._near(lot):
-            if self.together[place].bounds(lot, self.resources[r].name):
+            if self.resources[r].name in self.together[place].names:
                 self._joint_w[place][lot.steps] += w
-        self._used.append((r, lot, w * lot.sustain_h))
+        self._used[r].append((lot, w * lot.sustain_h))
 
     def _room_w(self, r: int, lot: Lot) -> float:
         """Return what a resource could still give to a lot in all its steps. [W]"""
         rooms_w = [float(self._left_w[r][lot.steps].min()), self._energy_room_w(r, lot)]
         for place in self._near(lot):
             bound = self.together[place]
-            steps = slice(max(bound.first_step, lot.first_step), min(bound.last_step, lot.last_step) + 1)
-            is_needed = self._in_force[place] or bound.is_of(lot)
-            if is_needed and bound.bounds(lot, self.resources[r].name):
+            if self.resources[r].name in bound.names and (self._in_force[place] or bound.is_of(lot)):
+                steps = slice(max(bound.first_step, lot.first_step), min(bound.last_step, lot.last_step) + 1)
                 rooms_w.append(bound.sure_w - float(self._joint_w[place][steps].max()))
         return min(rooms_w)
 
     def _near(self, lot: Lot) -> list[int]:
-        """Return the bounds that share a step with a lot."""
-        return [int(p) for p in np.flatnonzero((self._firsts <= lot.last_step) & (self._lasts >= lot.first_step))]
+        """Return the bounds that share a step with a lot and count what it draws."""
+        key = (lot.first_step, lot.last_step, lot.activation_s, lot.direction)
+        if key not in self._near_of:
+            self._near_of[key] = [place for place in self._spans.meeting(lot) if self.together[place].counts(lot)]
+        return self._near_of[key]
 
     def _energy_room_w(self, r: int, lot: Lot) -> float:
         """Return the power [W] that the energy left still sustains for the lot, and for those after it."""
@@ -139,10 +153,8 @@ class _Store:
         if resource.is_endless or lot.sustain_h <= 0.0:
             return INF
         least_wh = INF
-        own = [(other, wh) for owner, other, wh in self._used if owner == r]
-        for t in range(lot.first_step, len(resource.sure_w)):
-            if not resource.is_missing(lot, t):
-                break
+        own = self._used[r]
+        for t in range(lot.first_step, min(resource.back_after(lot) + 1, len(resource.sure_w))):
             busy = [other for other, _ in own if other.first_step <= t <= other.last_step]
             if t > lot.last_step and not busy:
                 continue

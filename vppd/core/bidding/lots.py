@@ -33,11 +33,17 @@ class Resource:
     missing_until: Ints | None = None
     """(t,) by the last step of a slot: the last step in which the energy given in it is missing; None: by ``recovery_steps``."""
 
+    def back_after(self, lot: Lot) -> int:
+        """Return the last step in which what a lot takes of the energy is not there: until then it has not come back."""
+        return (
+            lot.last_step + self.recovery_steps
+            if self.missing_until is None
+            else int(self.missing_until[lot.last_step])
+        )
+
     def is_missing(self, lot: Lot, step: int) -> bool:
         """Say whether what a lot takes of the energy is not there in a step: in its slot, and until it has come back."""
-        if self.missing_until is None:
-            return lot.is_in(step, self.recovery_steps)
-        return lot.first_step <= step <= int(self.missing_until[lot.last_step])
+        return lot.first_step <= step <= self.back_after(lot)
 
     @property
     def is_endless(self) -> bool:
@@ -122,9 +128,13 @@ class Together:
     of: str = ""
     """Direction of the lots that need it; empty: its own. Symmetric ones trust each side with a part of what may be missed."""
 
+    def counts(self, lot: Lot) -> bool:
+        """Say whether what the lot draws of one of its resources counts."""
+        return self.direction in lot.sides and lot.activation_s <= self.within_s
+
     def bounds(self, lot: Lot, name: str) -> bool:
         """Say whether what the lot draws of a resource counts."""
-        return self.direction in lot.sides and lot.activation_s <= self.within_s and name in self.names
+        return name in self.names and self.counts(lot)
 
     def is_of(self, lot: Lot) -> bool:
         """Say whether the lot, once sold, needs this bound."""
@@ -155,6 +165,19 @@ class Split:
     """optimal, incumbent, or heuristic when the solver found nothing in time."""
     short_w: tuple[float, ...] = ()
     """Of each lot that is held, what is not sure to be there. [W]"""
+
+
+class Spans:
+    """Tells which of many lots or bounds have a step in common with one: there are thousands, and few of them have."""
+
+    def __init__(self, many: Sequence[Lot] | Sequence[Together]) -> None:
+        self._firsts = np.array([one.first_step for one in many], dtype=np.int64)
+        self._lasts = np.array([one.last_step for one in many], dtype=np.int64)
+
+    def meeting(self, one: Lot | Together) -> list[int]:
+        """Return the places of those that meet it, in their order."""
+        meets = (self._firsts <= one.last_step) & (self._lasts >= one.first_step)
+        return [int(place) for place in np.flatnonzero(meets)]
 
 
 def suits(resource: Resource, lot: Lot) -> bool:

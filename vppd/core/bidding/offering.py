@@ -9,7 +9,7 @@ from datetime import datetime
 
 from vppd.core.bidding.bid import Bid
 from vppd.core.bidding.greedy import greedy
-from vppd.core.bidding.lots import SIDES, Lot, Resource, Together, suits
+from vppd.core.bidding.lots import SIDES, Lot, Resource, Spans, Together, suits
 from vppd.core.bidding.pooling import sure
 from vppd.core.bidding.quote import EPSILON_FRAC, Block, Charges, Reading, Step, price_curve
 from vppd.core.bidding.split import split
@@ -114,6 +114,8 @@ class _Decided:
 
     resources: Sequence[Resource]
     together: Sequence[Together]
+    spans: Spans
+    """Of what is sure together."""
     drawn_w: Mapping[int, tuple[tuple[str, float], ...]]
     short_w: Mapping[int, float]
     status: str
@@ -141,7 +143,7 @@ def _tried(
     found = split(resources, lots, together, limit_s=limit_s)
     places = [i for i, _, _ in wanted]
     drawn_w, short_w = dict(zip(places, found.drawn_w, strict=True)), dict(zip(places, found.short_w, strict=False))
-    return _Decided(resources, together, drawn_w, short_w, found.status)
+    return _Decided(resources, together, Spans(together), drawn_w, short_w, found.status)
 
 
 def _steps_of(stocks: Sequence[Stock], rooms: Sequence[Room]) -> int:
@@ -262,7 +264,8 @@ def _reason(lot: Lot, found: _Decided, horizon: Horizon, place: int) -> str:
         lot.name, lot.direction, lot.first_step, lot.last_step, lot.activation_s, lot.sustain_h, 1.0,
         max_w=lot.max_w, limit_per_wh=lot.limit_per_wh,
     )  # fmt: skip
-    sure_w = greedy(able, [alone], found.together).offer_w[0]
+    near = [found.together[k] for k in found.spans.meeting(alone)]
+    sure_w = greedy(able, [alone], near).offer_w[0]
     least_w = max(lot.min_w, lot.step_w)
     if sure_w < least_w:
         return f"{sure_w:.0f} W are sure in this slot, {least_w:.0f} W are the least"

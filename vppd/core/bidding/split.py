@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from vppd.core.bidding.greedy import greedy
-from vppd.core.bidding.lots import INF, Lot, Resource, Split, Together, suits, worth_of
+from vppd.core.bidding.lots import INF, Lot, Resource, Spans, Split, Together, suits, worth_of
 from vppd.core.schedule.program import Program
 from vppd.core.schedule.solver import Verdict, solve_program
 from vppd.snapshot import Bools, Floats
@@ -102,6 +102,9 @@ class _Form:
         self._wide_first = sorted(
             ((bound, over_w[place]) for place, bound in enumerate(together)), key=lambda pair: -len(pair[0].names)
         )
+        self._near_wide_first = Spans([bound for bound, _ in self._wide_first])
+        self._near_lots = Spans(lots)
+        self._mosts_w: dict[int, float] = {}
         self._peaks_w = _peaks_w(together, [lot for lot in lots if lot.is_held])
         self._rows: list[tuple[list[tuple[int, float]], float, float]] = []
         self._most: dict[RowId, tuple[tuple[tuple[int, float], ...], float]] = {}
@@ -206,19 +209,22 @@ class _Form:
 
     def _most_w(self, i: int) -> float:
         """Return a bound on what a lot can be given: in its worst step, each resource by what is sure of it or of many. [W]"""
-        lot = self.lots[i]
-        able = [resource for resource in self.resources if suits(resource, lot)]
-        ruling = [(bound, over_w) for bound, over_w in self._wide_first if bound.rules(lot)]
-        most_w = lot.max_w
-        for side in lot.sides:
-            rest = {resource.name: resource.sure_w[lot.steps] for resource in able if resource.direction == side}
-            there_w = np.zeros(lot.last_step - lot.first_step + 1)
-            for bound, over_w in ruling:
-                own = [name for name in rest if bound.bounds(lot, name)]
-                alone_w = sum((rest.pop(name) for name in own), np.zeros(len(there_w)))
-                there_w = there_w + np.minimum(alone_w, bound.sure_w + over_w)
-            most_w = min(most_w, float(np.min(sum(rest.values(), there_w))))
-        return most_w
+        if i not in self._mosts_w:
+            near = (self._wide_first[place] for place in self._near_wide_first.meeting(self.lots[i]))
+            ruling = [(bound, over_w) for bound, over_w in near if bound.rules(self.lots[i])]
+            sides_w = (self._side_most_w(self.lots[i], side, ruling) for side in self.lots[i].sides)
+            self._mosts_w[i] = min(self.lots[i].max_w, *sides_w)
+        return self._mosts_w[i]
+
+    def _side_most_w(self, lot: Lot, side: str, ruling: Sequence[tuple[Together, float]]) -> float:
+        able = [resource for resource in self.resources if resource.direction == side and suits(resource, lot)]
+        rest = {resource.name: resource.sure_w[lot.steps] for resource in able}
+        there_w = np.zeros(lot.last_step - lot.first_step + 1)
+        for bound, over_w in ruling:
+            own = [name for name in rest if bound.bounds(lot, name)]
+            alone_w = sum((rest.pop(name) for name in own), np.zeros(len(there_w)))
+            there_w = there_w + np.minimum(alone_w, bound.sure_w + over_w)
+        return float(np.min(sum(rest.values(), there_w)))
 
     def _drawn(self, i: int, side: str) -> list[tuple[int, float]]:
         """Return the columns of what a lot draws in a direction, each once."""
@@ -244,35 +250,44 @@ class _Form:
 
     def _power_rows(self, r: int) -> None:
         """A resource gives each watt once in a step."""
-        drawn = self._columns_of[self.resources[r].name]
-        if np.isfinite(self.resources[r].sure_w).any():
-            for t, most_w in enumerate(self.resources[r].sure_w):
-                self._at_most(("power", r, t), ((c, 1.0) for c, lot in drawn if lot.is_in(t)), float(most_w))
+        resource, drawn = self.resources[r], self._columns_of[self.resources[r].name]
+        if np.isfinite(resource.sure_w).any():
+            by_step = _by_step((c, 1.0, lot.first_step, lot.last_step) for c, lot in drawn)
+            for t, most_w in enumerate(resource.sure_w):
+                self._at_most(("power", r, t), by_step[t], float(most_w))
 
     def _energy_rows(self, r: int) -> None:
         """A resource gives its energy once within a slot and its recovery; a lot that draws none leaves nothing to bound."""
-        resource = self.resources[r]
+        resource, steps = self.resources[r], len(self.resources[r].sure_w)
+        if resource.is_endless:
+            return
         drawn = [(c, lot) for c, lot in self._columns_of[resource.name] if lot.sustain_h > 0.0]
-        for t, most_wh in enumerate(resource.left_wh) if not resource.is_endless else ():
-            if any(lot.is_in(t) for _, lot in drawn):
-                near = ((c, lot.sustain_h) for c, lot in drawn if resource.is_missing(lot, t))
-                self._at_most(("energy", r, t), near, float(most_wh))
+        near = _by_step(
+            (c, lot.sustain_h, lot.first_step, min(resource.back_after(lot), steps - 1)) for c, lot in drawn
+        )
+        busy = {t for _, lot in drawn for t in range(lot.first_step, lot.last_step + 1)}
+        for t, most_wh in enumerate(resource.left_wh):
+            if t in busy:
+                self._at_most(("energy", r, t), near[t], float(most_wh))
 
     def _together_rows(self, place: int) -> None:
         """What is sure of several resources is given once by all of them, in the slots of the lots that are sold."""
         bound = self.together[place]
         if not bound.is_held and self.over is None:
             return
-        drawn = [
-            (c, lot)
-            for name in sorted(bound.names)
-            for c, lot in self._columns_of[name]
-            if bound.bounds(lot, name) and lot.first_step <= bound.last_step and bound.first_step <= lot.last_step
-        ]
-        users = [i for i, lot in enumerate(self.lots) if bound.is_of(lot) and not lot.is_held]
+        near = self._near_lots.meeting(bound)
+        drawn = (
+            (self.first_draw + p, 1.0, self.lots[i].first_step, self.lots[i].last_step)
+            for i in near
+            if bound.counts(self.lots[i])
+            for p, r in self._draws_of[i]
+            if self.resources[r].name in bound.names
+        )
+        by_step = _by_step(drawn)
+        users = [i for i in near if bound.is_of(self.lots[i]) and not self.lots[i].is_held]
         once: set[tuple[tuple[int, float], ...]] = set()
         for t in range(bound.first_step, bound.last_step + 1):
-            own = tuple((c, 1.0) for c, lot in drawn if lot.is_in(t))
+            own = tuple(by_step[t])
             if bound.is_held:
                 self._at_most(("together", place, t), own, bound.sure_w)
             elif own and own not in once:
@@ -288,6 +303,15 @@ class _Form:
             if lot.group and not lot.is_held:
                 groups[lot.group].append((2 * i + 1, 1.0))
         self._rows += [(entries, -INF, 1.0) for entries in groups.values()]
+
+
+def _by_step(spans: Iterable[tuple[int, float, int, int]]) -> dict[int, list[tuple[int, float]]]:
+    """Return (column, factor) by step, given both with the first and the last step in which they count."""
+    found: dict[int, list[tuple[int, float]]] = defaultdict(list)
+    for column, factor, first, last in spans:
+        for t in range(first, last + 1):
+            found[t].append((column, factor))
+    return found
 
 
 def _peaks_w(together: Sequence[Together], held: Sequence[Lot]) -> dict[frozenset[str], Floats]:

@@ -133,6 +133,7 @@ def test_prices_and_carbon_are_handed_on() -> None:
     ("kind", "value", "why"),
     [
         ("EXPORT_CAPACITY_LIMIT", 5, Why.NOT_SUPPORTED),
+        ("EXPORT_CAPACITY_SUBSCRIPTION", 5, Why.NOT_SUPPORTED),
         ("CONTROL_LEVEL_OFFSET", 1, Why.NOT_SUPPORTED),
         ("OUR_OWN_IDEA", 1, Why.NOT_SUPPORTED),
         ("SIMPLE", 1, Why.NOT_ENABLED),

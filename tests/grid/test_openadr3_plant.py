@@ -76,3 +76,20 @@ def test_the_meter_follows_an_event() -> None:
         _follow(world)
     free_w = float(world.history[-1].node_power_w[world.plant.nodes.index("main-a")])
     assert held_w <= 300e3 < free_w
+
+
+def test_a_change_upwards_draws_more() -> None:
+    """A relative dispatch of +50 kW has storage charge until the feed draws 50 kW above its baseline, and the event's end takes that back."""
+    world, kind = World(), "DISPATCH_SETPOINT_RELATIVE"
+    slots = [{"id": 0, "payloads": [{"type": kind, "values": [50]}]}]
+    event = _limit(0, payloadDescriptors=[{"payloadType": kind, "units": "KW"}], intervals=slots)
+    _follow(world)
+    node = world.plant.nodes.index("main-a")
+    before_w = float(world.history[-1].node_power_w[node])
+    for _ in range(30):
+        _follow(world, event)
+    assert world.orders[0].kind is OrderKind.INCREASE
+    assert float(world.history[-1].node_power_w[node]) >= before_w + 50e3
+    for _ in range(30):
+        _follow(world)
+    assert abs(float(world.history[-1].node_power_w[node]) - before_w) < 1e3

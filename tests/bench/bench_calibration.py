@@ -36,12 +36,16 @@ CHANGES = {"spring": datetime(2026, 3, 29, tzinfo=ZONE), "autumn": datetime(2026
 WEEKS = range(-3, 4)
 
 
-def coverage(series: Floats, method: str) -> dict[str, Any]:
+GRIDS = {"PV": Grid(STEP_S, (0,), sunny=True)}
+"""Of profiles that do not follow the clock."""
+
+
+def coverage(series: Floats, method: str, grid: Grid) -> dict[str, Any]:
     """Return coverage and loss over all origins from the fifth week on, and in how much time."""
     found, truth, took_s = [], [], 0.0
     for origin in range(FIRST_DAY * DAY, DAYS * DAY - AHEAD, EVERY):
         began_s = perf_counter()
-        said = forecast(series[:origin], AHEAD, Grid(STEP_S), method=method, bounds=(0.0, np.inf))
+        said = forecast(series[:origin], AHEAD, grid, method=method, bounds=(0.0, np.inf))
         took_s += perf_counter() - began_s
         found.append(said.values)
         truth.append(series[origin : origin + AHEAD])
@@ -102,7 +106,11 @@ def _print(case: str, **figures: float | str) -> None:
 def main(method: str = "") -> None:
     """Print a line per profile, then one per change of the clock."""
     for name, make in SYNTHETIC.items():
-        _print(name, method=method or "best", **coverage(make(np.random.default_rng(3))[0], method))
+        _print(
+            name,
+            method=method or "best",
+            **coverage(make(np.random.default_rng(3))[0], method, GRIDS.get(name, Grid(STEP_S))),
+        )
     with tempfile.TemporaryDirectory() as folder:
         for name, change in CHANGES.items():
             weeks = {

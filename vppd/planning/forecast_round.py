@@ -37,7 +37,7 @@ class Round:
 
     def grid_of(self, series: str) -> Grid:
         """Return the days and hours that a series follows: those of the clock, or of the sun, to which all days are alike."""
-        return Grid(self.grid.step_s, (0,)) if series.startswith(BY_THE_SUN) else self.grid
+        return Grid(self.grid.step_s, (0,), sunny=True) if series.startswith(BY_THE_SUN) else self.grid
 
     def at(self, origin: int) -> datetime:
         """Return the moment of an origin; that of the newest is now."""

@@ -34,6 +34,9 @@ class Grid:
     clock: tuple[tuple[int, int], ...] = ()
     """Changes of the clock: (step, how many steps the clock is ahead of that of step 0 from there on), in order of time."""
 
+    sunny: bool = False
+    """It comes of the sun: where there has never been anything at some time of day, there will be nothing."""
+
     @property
     def day(self) -> int:
         """Return the steps of a day. Raises ValueError when the step does not divide it."""
@@ -85,7 +88,8 @@ def seasonal(history: Floats, origins: Ints, steps: int, grid: Grid) -> Floats:
     bias = np.where(seen, error, 0.0).sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
     fade = np.exp(-(np.arange(steps) + 1.0) * grid.step_s / BIAS_S)
     ahead = profile[:, window:]
-    return np.asarray(ahead + np.where(ahead == 0.0, 0.0, bias[:, None] * fade))  # the sun that set is not late
+    late = np.where(ahead == 0.0, 0.0, fade) if grid.sunny else fade  # a cloudless evening says nothing of the night
+    return np.asarray(ahead + bias[:, None] * late)
 
 
 METHODS: dict[str, Method] = {"persistence": persistence, "similar-day": similar_day, "seasonal": seasonal}

@@ -18,8 +18,9 @@ LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 HELD_BACK_FRAC = 0.3
 """This part of the back-test's origins is used for the score alone."""
 LEAST_ERRORS = 30
-"""With fewer errors of a time of day, those of all times of day are taken."""
-PARTS_OF_DAY = 6
+"""With fewer errors of a time of day, those of the times around it are taken too."""
+PARTS_OF_DAY = 12
+"""Errors are told apart by two hours of the day: what goes wrong at dawn is not what goes wrong at noon."""
 LEAD_EDGES_S = (900.0, 3_600.0, 4 * 3_600.0, 12 * 3_600.0, 24 * 3_600.0)
 """Errors are told apart by how far ahead they were made. [s]"""
 
@@ -205,31 +206,43 @@ def _values(point: Floats, spread: Floats, bounds: tuple[float, float]) -> Float
 
 def _spread(error: Floats, bucket: Ints, levels: tuple[float, ...]) -> Floats:
     """Return the quantiles of the errors that belong together, (q, buckets); NaN where none has been made."""
-    leads = len(LEAD_EDGES_S) + 1
-    found = np.full((len(levels), PARTS_OF_DAY * leads), np.nan)
     finite = np.isfinite(error)
     belongs, made = bucket[finite], error[finite]
-    made = made[np.argsort(belongs, kind="stable")]
-    edges = np.concatenate([[0], np.cumsum(np.bincount(belongs, minlength=found.shape[1]))])
-    for own in range(found.shape[1]):
-        begin, end = edges[own], edges[own + 1]
-        if end - begin < LEAST_ERRORS:
-            begin, end = edges[own // PARTS_OF_DAY * PARTS_OF_DAY], edges[(own // PARTS_OF_DAY + 1) * PARTS_OF_DAY]
-        if end > begin:
-            found[:, own] = _quantiles(made[begin:end], levels)
+    order = np.argsort(made)
+    made = made[order[np.argsort(belongs[order], kind="stable")]]
+    count = np.bincount(belongs, minlength=PARTS_OF_DAY * (len(LEAD_EDGES_S) + 1))
+    begin = np.cumsum(count) - count
+    own = np.flatnonzero(count >= LEAST_ERRORS)
+    found = np.full((len(levels), len(count)), np.nan)
+    found[:, own] = _quantiles(made, begin[own], count[own], levels)
+    for few in np.flatnonzero(count < LEAST_ERRORS).tolist():
+        near = _around(few, count)
+        pooled = np.sort(np.concatenate([made[begin[k] : begin[k] + count[k]] for k in near]))
+        if len(pooled):
+            found[:, few] = _quantiles(pooled, np.array([0]), np.array([len(pooled)]), levels)[:, 0]
     return found
 
 
-def _quantiles(made: Floats, levels: tuple[float, ...]) -> Floats:
-    """Return quantiles on the safe side of the sample: outwards by one place, as conformal prediction asks."""
-    n = len(made)
-    ordered = np.sort(made)
-    tau = np.asarray(levels)
-    below = np.clip(np.floor(tau * (n + 1)) - 1, 0, n - 1)
-    above = np.clip(np.ceil(tau * (n + 1)) - 1, 0, n - 1)
-    place = np.where(tau < 0.5, below, above).astype(np.int64)
-    middle = 0.5 * (ordered[(n - 1) // 2] + ordered[n // 2])
-    return np.asarray(np.where(tau == 0.5, middle, ordered[place]))
+def _around(few: int, count: Ints) -> list[int]:
+    """Return the buckets of the same lead whose times of day are nearest, as many on both sides as make errors enough."""
+    lead, part = divmod(few, PARTS_OF_DAY)
+    near = [few]
+    for apart in range(1, PARTS_OF_DAY // 2 + 1):
+        if count[near].sum() >= LEAST_ERRORS:
+            break
+        near += {lead * PARTS_OF_DAY + (part + side) % PARTS_OF_DAY for side in (-apart, apart)}
+    return near
+
+
+def _quantiles(ordered: Floats, begin: Ints, count: Ints, levels: tuple[float, ...]) -> Floats:
+    """Return quantiles of runs of ordered values, (q, runs), on the safe side: outwards by one place, as conformal prediction asks."""
+    tau = np.asarray(levels)[:, None]
+    below = np.maximum(np.floor(tau * (count + 1)) - 1, 0)
+    above = np.minimum(np.ceil(tau * (count + 1)) - 1, count - 1)
+    middle = tau == 0.5
+    low = np.where(middle, (count - 1) // 2, np.where(tau < 0.5, below, above)).astype(np.int64)
+    high = np.where(middle, count // 2, low)
+    return np.asarray(0.5 * (ordered[begin + low] + ordered[begin + high]))
 
 
 def _score(

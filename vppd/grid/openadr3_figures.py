@@ -12,7 +12,7 @@ import structlog
 from vppd.core.state import Decision
 from vppd.grid.openadr3_foresight import SUSTAIN_S, Foresight, Outlooks, Plans
 from vppd.grid.openadr3_past import MEANS, STEP_S, Past
-from vppd.grid.openadr3_places import Place, outermost, place_of
+from vppd.grid.openadr3_places import Place, Places
 from vppd.grid.openadr3_survey import Survey
 from vppd.model import Interval
 from vppd.snapshot import Plant, Snapshot
@@ -49,7 +49,8 @@ class SiteFigures:
     ) -> None:
         """Prepare; ``outlooks`` returns the newest forecasts by series, ``plans`` the newest plan. What was measured is kept in ``folder``."""
         self._plant, self._now, self._folder = plant, now, folder
-        self._foresight = Foresight(plant, outlooks, plans)
+        self._places = Places(plant)
+        self._foresight = Foresight(plant, self._places, outlooks, plans)
         self._step_s = -math.inf
         self._newest: tuple[Snapshot, Decision] | None = None
         self._told = False
@@ -69,7 +70,7 @@ class SiteFigures:
 
     def outermost(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the names that lie within no other of them."""
-        return outermost(names, self._plant)
+        return self._places.outermost(names)
 
     def take(self, snapshot: Snapshot, decision: Decision) -> None:
         """Note a decision; cheap but once a step."""
@@ -102,7 +103,7 @@ class SiteFigures:
 
     def _opened(self, name: str) -> _Account:
         path = self._folder / f"openadr-figures-{VERSION}-{name}.bin" if self._folder is not None else None
-        return _Account(place_of(name, self._plant), Past(path, self._now().timestamp()))
+        return _Account(self._places.of(name), Past(path, self._now().timestamp()))
 
     def _believed_w(self, snapshot: Snapshot, place: Place) -> float:
         """Return what an asset said last, NaN when that is too old. [W]"""
@@ -114,7 +115,7 @@ class SiteFigures:
         """Put away the step that is over, with what the last decision in it says."""
         if self._newest is None:
             return
-        survey = Survey(*self._newest, self._plant, SUSTAIN_S)
+        survey = Survey(*self._newest, self._plant, self._places, SUSTAIN_S)
         for account in self._accounts.values():
             if account.count:
                 said = {"DEMAND": account.total_w / account.count, **survey.figures(account.place)}
@@ -139,6 +140,6 @@ class SiteFigures:
     def _now_available(self, payload_type: str, place: Place, span_s: float) -> float | None:
         if self._newest is None:
             return None
-        survey = Survey(*self._newest, self._plant, max(span_s, SUSTAIN_S))
+        survey = Survey(*self._newest, self._plant, self._places, max(span_s, SUSTAIN_S))
         value = survey.figures(place).get(payload_type, math.nan)
         return value if math.isfinite(value) else None

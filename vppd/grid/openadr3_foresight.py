@@ -13,7 +13,7 @@ from vppd.core.aggregate import is_storage
 from vppd.core.failsafe import SOC_MARGIN_FRAC
 from vppd.core.forecast.outlook import MEDIAN_FRAC, Outlook, resampled
 from vppd.core.timetable import Timetable
-from vppd.grid.openadr3_places import Place, place_of
+from vppd.grid.openadr3_places import Place, Places
 from vppd.grid.openadr3_survey import GENERATION, usable_energy
 from vppd.model import TIERS, Kind
 from vppd.snapshot import KINDS, Floats, Ints, Plant
@@ -43,8 +43,8 @@ class _Store:
 class Foresight:
     """Looks at the newest forecasts and the newest plan; what neither says is None."""
 
-    def __init__(self, plant: Plant, outlooks: Outlooks, plans: Plans) -> None:
-        self._plant, self._outlooks, self._plans = plant, outlooks, plans
+    def __init__(self, plant: Plant, places: Places, outlooks: Outlooks, plans: Plans) -> None:
+        self._plant, self._places, self._outlooks, self._plans = plant, places, outlooks, plans
         self._storage = is_storage(plant) & plant.controllable
 
     def expected(
@@ -74,7 +74,7 @@ class Foresight:
     def _loads_w(self, place: Place, start: datetime, span_s: float) -> Iterator[float | None]:
         if place.asset < 0:
             for tag in self._plant.nodes[1:]:
-                if place.name in place_of(tag, self._plant).path:
+                if place.name in self._places.of(tag).path:
                     yield self._foreseen(f"load/{tag}", start, span_s)
 
     def _assets_w(self, place: Place, start: datetime, span_s: float, *, planned: bool) -> Iterator[float | None]:

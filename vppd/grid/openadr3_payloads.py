@@ -81,9 +81,7 @@ def ask_of(piece: Piece, program: Program, terms: Terms) -> Ask:
             units, currency = _descriptor(piece, program)
             return Ask(None, tariff=(_number(piece), units, currency))
         case "EXPORT_CAPACITY_LIMIT" | "EXPORT_CAPACITY_SUBSCRIPTION":
-            said = (
-                "no order of this site bounds its export: what is configured as export_max_w always holds"
-            )
+            said = "no order of this site bounds its export: what is configured as export_max_w always holds"
             raise Unfit(Why.NOT_SUPPORTED, said)
         case _:
             raise Unfit(Why.NOT_SUPPORTED, f"{piece.payload_type[:64]} is not something this site can carry out")

@@ -29,23 +29,36 @@ class Place:
         return self.name in other.path or other.name in self.path
 
 
-def place_of(name: str, plant: Plant) -> Place:
-    """Return the node or the asset of this name. Raises KeyError."""
-    if name in plant.nodes:
-        node = plant.nodes.index(name)
-        there = np.array([name in _path(int(of), plant) for of in plant.node], dtype=np.bool_)
-        return Place(name, node, -1, there, _path(node, plant))
-    if name in plant.asset_ids:
-        asset = plant.asset_ids.index(name)
-        there = np.arange(len(plant.asset_ids)) == asset
-        return Place(name, -1, asset, there, (name, *_path(int(plant.node[asset]), plant)))
-    raise KeyError(name)
+class Places:
+    """The places of a plant by name, each worked out once."""
 
+    def __init__(self, plant: Plant) -> None:
+        self._plant = plant
+        self._paths = [_path(node, plant) for node in range(len(plant.nodes))]
+        self._known: dict[str, Place] = {}
 
-def outermost(names: Iterable[str], plant: Plant) -> tuple[str, ...]:
-    """Return the names that lie within no other of them: what may be added up without counting anything twice. Raises KeyError."""
-    places = {name: place_of(name, plant) for name in names}
-    return tuple(name for name, place in places.items() if not any(above in places for above in place.path[1:]))
+    def of(self, name: str) -> Place:
+        """Return the node or the asset of this name. Raises KeyError."""
+        if name not in self._known:
+            self._known[name] = self._node(name) if name in self._plant.nodes else self._asset(name)
+        return self._known[name]
+
+    def outermost(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the names that lie within no other of them: what may be added up without counting anything twice. Raises KeyError."""
+        places = {name: self.of(name) for name in names}
+        return tuple(name for name, place in places.items() if not any(above in places for above in place.path[1:]))
+
+    def _node(self, name: str) -> Place:
+        node = self._plant.nodes.index(name)
+        beneath = np.array([name in path for path in self._paths], dtype=np.bool_)
+        return Place(name, node, -1, beneath[self._plant.node], self._paths[node])
+
+    def _asset(self, name: str) -> Place:
+        if name not in self._plant.asset_ids:
+            raise KeyError(name)
+        asset = self._plant.asset_ids.index(name)
+        there = np.arange(len(self._plant.asset_ids)) == asset
+        return Place(name, -1, asset, there, (name, *self._paths[self._plant.node[asset]]))
 
 
 def _path(node: int, plant: Plant) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from vppd.core.aggregate import aggregate, is_storage, perceive
 from vppd.core.envelope import envelope, flexibility
 from vppd.core.failsafe import Severity
 from vppd.core.state import Decision, Demand
-from vppd.grid.openadr3_places import Place, place_of
+from vppd.grid.openadr3_places import Place, Places
 from vppd.model import Kind
 from vppd.snapshot import KINDS, Bools, Floats, Plant, Snapshot
 
@@ -20,17 +20,13 @@ GENERATION = tuple(KINDS.index(kind) for kind in (Kind.PV, Kind.WIND))
 class Survey:
     """A decision and what could be held for some time from there; to be asked place by place."""
 
-    def __init__(self, snapshot: Snapshot, decision: Decision, plant: Plant, sustain_s: float) -> None:
+    def __init__(self, snapshot: Snapshot, decision: Decision, plant: Plant, places: Places, sustain_s: float) -> None:
         self._decision, self._plant = decision, plant
+        self._ordered = [places.of(_subject(demand, plant)) for demand in decision.demands]
         senses = perceive(snapshot, decision.state, plant)
         self._image = image = aggregate(snapshot, decision.state, plant, senses, decision.severity >= Severity.ISOLATE)
         self._bounds = envelope(snapshot.readings, image, plant, sustain_s)
         self._could = flexibility(snapshot.readings, image, plant, sustain_s)
-
-    def power_w(self, place: Place) -> float:
-        """Return what a place draws now, NaN when that is not known. [W]"""
-        measured_w = self._decision.node_power_w[place.node] if place.asset < 0 else self._image.power_w[place.asset]
-        return float(measured_w)
 
     def figures(self, place: Place) -> dict[str, float]:
         """Return powers, energies and levels of a place by payload type; what it has no such thing of is left out. [W, Wh, 0-1]"""
@@ -48,12 +44,8 @@ class Survey:
         severity = decision.severity[place.asset] if place.asset >= 0 else Severity.NONE
         if max(decision.site_severity, int(severity)) >= Severity.ISOLATE:
             return "ERROR"
-        curtailed = any(place.concerns(self._subject(demand)) for demand in decision.demands)
+        curtailed = any(place.concerns(ordered) for ordered in self._ordered)
         return "RUNNING_CURTAILED" if curtailed else "NORMAL"
-
-    def _subject(self, demand: Demand) -> Place:
-        names, index = (self._plant.nodes, demand.node) if demand.asset < 0 else (self._plant.asset_ids, demand.asset)
-        return place_of(names[index], self._plant)
 
     def _of_node(self, node: int) -> dict[str, float]:
         could, image = self._could, self._image
@@ -102,6 +94,10 @@ class Survey:
             "STORAGE_USABLE_CAPACITY": float(usable_wh),
             "STORAGE_CHARGE_LEVEL": stored_wh / float(usable_wh) if usable_wh > 0.0 else math.nan,
         }
+
+
+def _subject(demand: Demand, plant: Plant) -> str:
+    return plant.nodes[demand.node] if demand.asset < 0 else plant.asset_ids[demand.asset]
 
 
 def usable_energy(plant: Plant) -> Floats:

@@ -91,16 +91,17 @@ def parse_time(value: Any, info: ValidationInfo) -> datetime:
     day, clock, zone = found[1], found[2] or "00:00:00", found[3]
     if day == "0001-01-01":
         return BEGINNING
-    naive = _naive(info)
-    if zone is None and naive is None:
-        raise ValueError(f"{value!r} has no time zone")
     try:
-        said = datetime.fromisoformat(f"{day}T{clock}{(zone or '').upper()}")
-        return (said if said.tzinfo is not None else said.replace(tzinfo=naive)).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
+        return _aware(datetime.fromisoformat(f"{day}T{clock}{(zone or '').upper()}"), info).astimezone(UTC)
+    except OverflowError as error:
         raise ValueError(f"{value!r} is not a time that exists") from error
 
 
-def _naive(info: ValidationInfo) -> tzinfo | None:
-    found: tzinfo | None = (info.context or {}).get("naive", UTC)
-    return found
+def _aware(said: datetime, info: ValidationInfo) -> datetime:
+    """Return a time with its zone. Raises ValueError when it has none and that is refused."""
+    if said.tzinfo is not None:
+        return said
+    naive: tzinfo | None = (info.context or {}).get("naive", UTC)
+    if naive is None:
+        raise ValueError(f"{said.isoformat()} has no time zone")
+    return said.replace(tzinfo=naive)

@@ -118,18 +118,12 @@ def load(config: GpuAgentsConfig, node: Node, memory: Memory, table: ClockTable,
     if said is None:
         return None
     held = node.status.devices if node.status is not None else {}
-    # An agent tells with its status which devices it may cap; until then all with limits are taken to be.
-    mine = {n: d for n, d in said.devices.items() if (n in held if held else d.most_w is not None)}
-    locks = ordered.clock_mhz if ordered is not None else {}
+    mine, rest_w = _shared_out(said.devices, held)
     gpus = tuple(name for name, device in mine.items() if device.kind == "gpu")
     priors_w = {name: _prior_w(device, held.get(name)) for name, device in mine.items()}
-    demand_w = {
-        name: memory.demand_w((node.name, name), device, held.get(name), locks[name][1] if name in locks else None)
-        for name, device in mine.items()
-    }
-    tier, floor_w = config.tier_of(node.name), _cap_floor_w(config, node, mine)
-    gpu_w, all_w = sum(demand_w[name] for name in gpus), sum(demand_w.values())
-    clocked_w = all_w - gpu_w * (1.0 - table.power_frac(config.clock_floor_mhz))
+    demand_w = _demand_w(node.name, mine, held, memory, ordered)
+    tier, floor_w, all_w = config.tier_of(node.name), _cap_floor_w(config, node, mine), sum(demand_w.values())
+    clocked_w = all_w - sum(demand_w[name] for name in gpus) * (1.0 - table.power_frac(config.clock_floor_mhz))
     reach_w = {"cap": floor_w, "clock": clocked_w, "both": min(floor_w, clocked_w)}[config.knob]
     return Load(
         name=node.name,
@@ -140,10 +134,30 @@ def load(config: GpuAgentsConfig, node: Node, memory: Memory, table: ClockTable,
         cap_floor_w=floor_w,
         deepest_w=min(reach_w, all_w) if tier else all_w,
         cap_w=node.status.in_force_w if node.status is not None else None,
-        rest_w=config.node_rest_w + sum(d.power_w or 0.0 for name, d in said.devices.items() if name not in mine),
+        rest_w=config.node_rest_w + rest_w,
         gpus=gpus,
         family=next((mine[name].name for name in gpus), ""),
     )
+
+
+def _shared_out(devices: Mapping[str, Device], held: Mapping[str, Held]) -> tuple[Mapping[str, Device], float]:
+    """Return the devices that can be capped, and what the others draw. [W]
+
+    An agent tells with its status which devices it may cap; until then all with limits are taken to be.
+    """
+    mine = {name: d for name, d in devices.items() if (name in held if held else d.most_w is not None)}
+    return mine, sum(d.power_w or 0.0 for name, d in devices.items() if name not in mine)
+
+
+def _demand_w(
+    node: str, mine: Mapping[str, Device], held: Mapping[str, Held], memory: Memory, ordered: Wanted | None
+) -> dict[str, float]:
+    """Return what each device would draw if nothing held it. [W]"""
+    locks = ordered.clock_mhz if ordered is not None else {}
+    return {
+        name: memory.demand_w((node, name), device, held.get(name), locks[name][1] if name in locks else None)
+        for name, device in mine.items()
+    }
 
 
 def most_w(config: GpuAgentsConfig, node: Node | None) -> float:

@@ -50,30 +50,35 @@ def observed(record: Record, at_s: float, pages: Mapping[str, Page | None], conf
 def seen(record: Record, at_s: float, pages: Mapping[str, Page | None], config: InferenceConfig) -> Seen:
     """Return the service over its last window."""
     told = [page for page in pages.values() if page is not None]
-    spans = [span for span in record.spans if span.end_s > at_s - config.window_s + 1e-6]
-    covered_s = at_s - spans[0].begin_s if spans else 0.0
     here = Seen(at_s, len(pages), len(told))
-    if covered_s < LEAST_FRAC * config.window_s:
+    spans = [span for span in record.spans if span.end_s > at_s - config.window_s + 1e-6]
+    if not spans or at_s - spans[0].begin_s < LEAST_FRAC * config.window_s:
         return here
-    window = together(span.change for span in spans)
-    started = _started(window)
     waiting = sum(page.waiting for page in told)
-    served_per_s = window.tokens / covered_s
+    return replace(
+        _moved(here, record, spans, waiting, config),
+        in_flight=sum(page.running for page in told) + waiting,
+        cache_frac=max((page.cache_frac or 0.0 for page in told), default=0.0),
+    )
+
+
+def _moved(here: Seen, record: Record, spans: list[Span], waiting: int, config: InferenceConfig) -> Seen:
+    """Return the service with what was asked of it and served in these spans."""
+    covered_s, window = here.at_s - spans[0].begin_s, together(span.change for span in spans)
+    started, served_per_s = _started(window), window.tokens / covered_s
     each = _tokens_each(record, served_per_s, started / covered_s)
-    last = [span for span in spans if span.end_s > at_s - config.window_s * LATELY_FRAC] or spans[-1:]
-    arrived, lately = _arrived(spans, waiting), _arrived(last, waiting)
+    last = [span for span in spans if span.end_s > here.at_s - config.window_s * LATELY_FRAC] or spans[-1:]
+    lately = _arrived(last, waiting)
     percentiles = {name: p95_s(histogram) for name, histogram in window.histograms.items()}
     return replace(
         here,
-        in_flight=sum(page.running for page in told) + waiting,
         started=started,
         served_per_s=served_per_s,
-        asked_per_s=arrived / covered_s * each,
+        asked_per_s=_arrived(spans, waiting) / covered_s * each,
         lately=lately,
-        lately_per_s=lately / (at_s - last[0].begin_s) * each,
+        lately_per_s=lately / (here.at_s - last[0].begin_s) * each,
         p95_s={name: value_s for name, value_s in percentiles.items() if value_s is not None},
-        wait_s=_wait_s(spans, started, covered_s, len(told)),
-        cache_frac=max((page.cache_frac or 0.0 for page in told), default=0.0),
+        wait_s=_wait_s(spans, started, covered_s, here.answered),
     )
 
 

@@ -102,12 +102,15 @@ class Link:
         main = [r for r in self._resources.values() if r.kind.way is not Way.COMPANION]
         selectors = (f"{self._config.tier_label} in (1,2,3)", *((HELD,) if sweep else ()))
         things = await self._all((r, s) for r in main for s in selectors)
-        kinds = {thing.kind.name for thing in things}
-        companions = [r for r in self._resources.values() if r.kind.way is Way.COMPANION]
-        needed = {r.kind.name for r in companions if self._is_needed(r.kind, kinds, things)}
-        wanted = [(r, "" if r.kind.name in needed else HELD) for r in companions if sweep or r.kind.name in needed]
-        things += await self._all(wanted)
+        things += await self._all(self._beside(things, sweep))
         return list({thing.uid: thing for thing in things}.values())
+
+    def _beside(self, things: list[Thing], sweep: bool) -> list[tuple[Resource, str]]:
+        """Return what belongs to things: all of the kinds that they need, and of others what is held."""
+        companions = [r for r in self._resources.values() if r.kind.way is Way.COMPANION]
+        kinds = {thing.kind.name for thing in things}
+        needed = {r.kind.name for r in companions if self._is_needed(r.kind, kinds, things)}
+        return [(r, "" if r.kind.name in needed else HELD) for r in companions if sweep or r.kind.name in needed]
 
     async def again(self, thing: Thing) -> Thing:
         """Return an object as it is now. Raises Missing, Unreachable, Refused or Garbled."""

@@ -168,11 +168,7 @@ def _from_control(place: Place, body: Json, etag: str, percent_of_w: float | Non
     low, high = _number(said.get("AllowableMin")), _number(said.get("AllowableMax"))
     scale: float | None = 1.0
     if place.style is Style.CONTROL and str(said.get("SetPointUnits", "")).strip() in ("%", "Percent"):
-        # The range is in watts where it goes beyond 100; else the hundred percent must be told.
-        full_w = high if high is not None and high > 100.0 else percent_of_w
-        scale = None if full_w is None else full_w / 100.0
-        if high is None or high <= 100.0:
-            low, high = (None if value is None or scale is None else value * scale for value in (low, high))
+        scale, low, high = _in_watts(low, high, percent_of_w)
     return Limit(
         place,
         _number(said["SetPoint"]),
@@ -184,6 +180,21 @@ def _from_control(place: Place, body: Json, etag: str, percent_of_w: float | Non
         power_w=power_beside(body),
         etag=etag,
     )
+
+
+def _in_watts(
+    low: float | None, high: float | None, percent_of_w: float | None
+) -> tuple[float | None, float | None, float | None]:
+    """Return watts per percent, and a control's range. [W] None is not known.
+
+    The range is in watts where it goes beyond 100; else the hundred percent must be told.
+    """
+    if high is not None and high > 100.0:
+        return high / 100.0, low, high
+    if percent_of_w is None:
+        return None, None, None
+    scale = percent_of_w / 100.0
+    return scale, None if low is None else low * scale, None if high is None else high * scale
 
 
 def power_beside(body: Json) -> float | None:

@@ -149,18 +149,22 @@ class BmcPool:
     async def news(self, wait_s: float) -> None:
         """Ask all BMCs that are due; wait for them only where nothing is fresh. [s] Raises what all of them fail by, if all do."""
         self.check()
-        asked = {self._start(node): node for node in self._nodes.values() if node.is_due()}
-        if not any(node.is_fresh(self._config.refresh_s) for node in self._nodes.values()):
-            known = any(self._is_known(node) for node in self._nodes.values())
+        nodes = self._nodes.values()
+        asked = {self._start(node): node for node in nodes if node.is_due()}
+        if not any(node.is_fresh(self._config.refresh_s) for node in nodes):
+            known = any(self._is_known(node) for node in nodes)
             await self._wait(list(asked), min(wait_s, _BRIEF_S) if known else wait_s)
-            late = {task for task in asked if not task.done()}
-            # Nobody in time: the first who answers will do, and silence is told.
-            while late and len(late) == len(asked):
-                _, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
-                asked = {task: node for task, node in asked.items() if task in late or self._is_known(node)}
+            await self._first(asked)
         self.check()
-        if not any(self._is_known(node) for node in self._nodes.values()):
+        if not any(self._is_known(node) for node in nodes):
             raise self._silence()
+
+    async def _first(self, asked: Mapping[asyncio.Task[None], Node]) -> None:
+        """Wait, where nobody has answered in time, for the first who does: silence is told."""
+        late = {task for task in asked if not task.done()}
+        while late and len(late) == len(asked):
+            _, late = await asyncio.wait(late, return_when=asyncio.FIRST_COMPLETED)
+            asked = {task: node for task, node in asked.items() if task in late or self._is_known(node)}
 
     async def save(self) -> None:
         """Write the books down. Raises Refused."""

@@ -29,6 +29,7 @@ from adapters._agents_plan import (
     workload,
 )
 from adapters._agents_wire import Status, Wanted
+from adapters._budget import SLACK_W, applied
 from vppd.errors import DeviceError, Unreachable
 from vppd.model import Applied, Sample, Setpoint
 from vppd.ports import Adapter, Planner
@@ -39,7 +40,6 @@ SETTLE_S = 5.0
 """So long after an order a locked clock shows in what is measured. [s]"""
 BREATH = 50
 """So many nodes are looked at in one go before others in this process have their turn."""
-SLACK_W = 1.0
 
 
 class _Seen(NamedTuple):
@@ -255,10 +255,7 @@ class GpuAgents:
         partly = {name: "; ".join(s.rejected) for name, s in report.done.items() if s.rejected}
         said = [f"{slowed} of {len(view.loads) + len(view.silent_w)} nodes held", some(partly), some(report.failed)]
         silent = {name: "silent" for name in view.silent_w if name not in report.failed}
-        if power_w <= budget_w + SLACK_W:
-            return Applied(budget_w, "; ".join(filter(None, [*said, some(silent)])))
-        said += [some(silent), f"short by {power_w - budget_w:.0f} W"]
-        return Applied(power_w, "; ".join(filter(None, said)))
+        return applied(budget_w, power_w, [*said, some(silent)])
 
     def _note(self, report: Report) -> None:
         """Remember who did not follow, until he does."""

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from adapters._budget import applied
 from adapters._inference import LatencyGuard, watching
 from adapters._k8s_config import KubernetesConfig
 from adapters._k8s_control import Control, Report, left_alone
@@ -153,26 +154,14 @@ class KubernetesCluster:
 
     def _read_back(self, budget_w: float, plan: Curtailment, now: Picture, report: Report) -> Applied:
         """Return the budget when all of the plan is seen to be in force, else the power to expect. [W]"""
-        touched = [t for key, t in now.targets.items() if key in plan.paused or key in plan.level_frac]
-        ending = sum(pod.ending for target in touched for pod in target.pods)
-        paused = [target for target in touched if target.job.paused]
-        left = sum(not pod.ending for target in paused for pod in target.pods)
         lost_w = sum(
             target.job.full_w * (1.0 - plan.level_frac.get(key, 1.0 if key not in plan.paused else 0.0))
             for key, target in now.targets.items()
             if key in report.failed
         )
         expected_w = max(plan.expected_w, 0.0) + lost_w
-        detail = [
-            f"{len(paused)} paused, {len(touched) - len(paused)} slowed",
-            f"{ending} pods ending",
-            *report.problems,
-        ]
-        detail += [f"{left} pods of paused work still run"] if left else []
-        detail += self._notes(now)
-        if expected_w - budget_w > 1.0:
-            return Applied(expected_w, "; ".join([*detail, f"short by {expected_w - budget_w:.0f} W"]))
-        return Applied(budget_w, "; ".join(detail))
+        detail = [*_counted(plan, now), *report.problems, *self._notes(now)]
+        return applied(budget_w, expected_w, detail)
 
     async def _restore(self) -> None:
         """Let go of everything that is held."""
@@ -221,6 +210,16 @@ async def _ended(task: asyncio.Task[Any]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def _counted(plan: Curtailment, now: Picture) -> list[str]:
+    """Return how much of what a plan touches is seen to be so."""
+    touched = [target for key, target in now.targets.items() if key in plan.paused or key in plan.level_frac]
+    paused = [target for target in touched if target.job.paused]
+    ending = sum(pod.ending for target in touched for pod in target.pods)
+    left = sum(not pod.ending for target in paused for pod in target.pods)
+    still = [f"{left} pods of paused work still run"] if left else []
+    return [f"{len(paused)} paused, {len(touched) - len(paused)} slowed", f"{ending} pods ending", *still]
 
 
 @asynccontextmanager

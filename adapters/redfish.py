@@ -12,6 +12,7 @@ import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
+from adapters._budget import applied
 from adapters._redfish_config import RedfishConfig
 from adapters._redfish_load import Load, headroom, planned, shed_first, shed_w, steady, workload
 from adapters._redfish_pool import BmcPool, Outcome, open_pool
@@ -94,11 +95,10 @@ class RedfishNodes:
             outcomes = await self._pool.put_all(touched, None, insist=True)
             with contextlib.suppress(Refused):  # a full disk keeps nobody from going on
                 await self._pool.save()
-            failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
-            refused = {name: error for name, error in failed.items() if isinstance(error, Refused)}
-            if refused:
+            failed = _failed(outcomes)
+            if refused := _refused(failed):
                 raise Refused(f"not all limits are as they were: {_named(refused)}")
-            if failed and len(failed) == len(touched) and not any(outcome.pending for outcome in outcomes.values()):
+            if failed and _is_all(failed, outcomes):
                 raise Unreachable(f"no limit is as it was: {_named(failed)}")
 
     async def close(self) -> None:
@@ -155,22 +155,26 @@ class RedfishNodes:
         self, budget_w: float, loads: list[Load], caps_w: Mapping[str, float], outcomes: Mapping[str, Outcome]
     ) -> Applied:
         """Return the budget when the caps that hold keep to it, else the power to expect. [W] Raises what all nodes failed by."""
-        failed = {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
-        if failed and len(failed) == len(outcomes) and not any(outcome.pending for outcome in outcomes.values()):
+        failed = _failed(outcomes)
+        if failed and _is_all(failed, outcomes):
             raise next(iter(failed.values()))
-        expected_w, unheld = 0.0, {}
-        for load in loads:
-            outcome, cap_w = outcomes.get(load.name), caps_w.get(load.name)
-            held_w = outcome.cap.cap_w if outcome and outcome.cap and cap_w is not None else None
-            expected_w += load.full_w if held_w is None else min(held_w, load.full_w)
-            if outcome and cap_w is not None and load.name not in failed and not outcome.holds(cap_w):
-                self._stiff_w[load.name] = (math.inf if held_w is None else held_w, _now_s() + _STIFF_S)
-                unheld[load.name] = Refused(f"{load.name}: a cap of {cap_w:.0f} W reads back as {_watts(held_w)}")
-        self._stiff_w |= {n: (math.inf, _now_s() + _STIFF_S) for n, e in failed.items() if isinstance(e, Refused)}
-        detail = self._detail(caps_w, {**failed, **unheld}, silent=sum(not load.answers for load in loads))
-        if expected_w <= budget_w + 1.0:
-            return Applied(budget_w, "; ".join(detail))
-        return Applied(expected_w, "; ".join([*detail, f"short by {expected_w - budget_w:.0f} W"]))
+        held_w = {name: _held_w(outcomes.get(name)) for name in caps_w}
+        expected_w = sum(min(held_w.get(load.name, math.inf), load.full_w) for load in loads)
+        unheld = {
+            load.name: Refused(
+                f"{load.name}: a cap of {caps_w[load.name]:.0f} W reads back as {_watts(held_w[load.name])}"
+            )
+            for load in loads
+            if load.name in caps_w and _is_unheld(outcomes.get(load.name), caps_w[load.name])
+        }
+        self._distrust({name: held_w[name] for name in unheld} | dict.fromkeys(_refused(failed), math.inf))
+        silent = sum(not load.answers for load in loads)
+        return applied(budget_w, expected_w, self._detail(caps_w, {**failed, **unheld}, silent))
+
+    def _distrust(self, holds_w: Mapping[str, float]) -> None:
+        """Have others give for some time in the place of nodes that did not follow; what holds there, by node. [W]"""
+        until_s = _now_s() + _STIFF_S
+        self._stiff_w |= {name: (power_w, until_s) for name, power_w in holds_w.items()}
 
     def _detail(self, caps_w: Mapping[str, float], bad: Mapping[str, DeviceError], silent: int) -> list[str]:
         """Return what is to be said of the nodes: how many are capped, who failed, who is silent."""
@@ -195,13 +199,37 @@ class RedfishNodes:
                     await self._enforce(self._budget_w, max(self._until_s - _now_s(), 0.0), 0.0)
 
 
+def _failed(outcomes: Mapping[str, Outcome]) -> dict[str, DeviceError]:
+    return {name: outcome.error for name, outcome in outcomes.items() if outcome.error is not None}
+
+
+def _refused(failed: Mapping[str, DeviceError]) -> dict[str, DeviceError]:
+    return {name: error for name, error in failed.items() if isinstance(error, Refused)}
+
+
+def _is_all(failed: Mapping[str, DeviceError], outcomes: Mapping[str, Outcome]) -> bool:
+    """Say whether every node has failed, and none of them is still at it."""
+    return len(failed) == len(outcomes) and not any(outcome.pending for outcome in outcomes.values())
+
+
+def _held_w(outcome: Outcome | None) -> float:
+    """Return the cap that holds on a node as it was read back, inf for none. [W]"""
+    cap_w = outcome.cap.cap_w if outcome is not None and outcome.cap is not None else None
+    return math.inf if cap_w is None else cap_w
+
+
+def _is_unheld(outcome: Outcome | None, cap_w: float) -> bool:
+    """Say whether a BMC took a cap and does not show it. [W]"""
+    return outcome is not None and outcome.error is None and not outcome.holds(cap_w)
+
+
 def _named(errors: Mapping[str, DeviceError]) -> str:
     texts = [str(errors[name]) for name in sorted(errors)[:_NAMED]]
     return "; ".join(texts) + (f"; and {len(errors) - _NAMED} more" if len(errors) > _NAMED else "")
 
 
-def _watts(power_w: float | None) -> str:
-    return "none" if power_w is None else f"{power_w:.0f} W"
+def _watts(cap_w: float) -> str:
+    return f"{cap_w:.0f} W" if cap_w < math.inf else "none"
 
 
 def _now_s() -> float:

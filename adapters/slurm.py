@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import httpx
 
+from adapters._budget import applied
 from adapters._slurm_accounts import adopt
 from adapters._slurm_capping import Capping
 from adapters._slurm_config import SlurmConfig
@@ -179,20 +180,15 @@ class SlurmCluster:
         """Return the budget when all of the plan is seen to be in force, else the power to expect. [W]"""
         _, now = await self._look()
         running = [load for load in now.loads.values() if load.id in wanted.stop and not load.stopped]
-        short_w = sum(now.spots[n].full_w[load.id] for load in running for n in load.nodes if n in now.spots)
-        short_w += sum(
-            max(now.spots[n].draw_w() - wanted.cap_w.get(n, 0.0), 0.0) for n in report.uncapped if n in now.spots
-        )
-        expected_w = wanted.expected_w + short_w
+        spots = now.spots
+        running_w = sum(spots[n].full_w[load.id] for load in running for n in load.nodes if n in spots)
+        above_w = (max(spots[n].draw_w() - wanted.cap_w.get(n, 0.0), 0.0) for n in report.uncapped if n in spots)
+        expected_w = wanted.expected_w + running_w + sum(above_w)
         detail = [f"{len(wanted.stop)} stopped, {len(wanted.cap_w)} capped", *wanted.refused, *report.problems]
         detail += [f"job {load.id}: still runs" for load in running]
         if missing := self._capping.missing(now.spots):
             detail.append(f"{len(missing)} nodes cannot be capped: {', '.join(missing[:_NAMED])}")
-        if wanted.freeze:
-            missing_w = expected_w - budget_w
-            if missing_w > 1.0:
-                return Applied(expected_w, "; ".join([*detail, f"short by {missing_w:.0f} W"]))
-        return Applied(budget_w, "; ".join(detail))
+        return applied(budget_w, expected_w if wanted.freeze else budget_w, detail)
 
     async def _restore(self) -> None:
         """Let go of everything; in rounds, because each takes a second at most."""

@@ -26,23 +26,29 @@ def plan_table(found: Mapping[str, Any], console: Console | None = None) -> None
     if not found["steps"]:
         return
     assets = sorted((a for a in found["assets"] if a["kind"] in PLANNED), key=lambda a: PLANNED.index(a["kind"]))
-    shown, left_out = assets[:MOST_COLUMNS], assets[MOST_COLUMNS:]
-    hours = list(_hours(found["steps"]))
-    most_w = max((_mean(h, "renewable_w") or 0.0 for h in hours), default=0.0)
+    names = [asset["id"] for asset in assets]
+    shown, left_out = names[:MOST_COLUMNS], names[MOST_COLUMNS:]
+    out.print(_by_hour(found["steps"], shown))
+    out.print("Prices per MWh; what was measured stands under `was` and in brackets.")
+    if left_out:
+        out.print(f"and {len(left_out)} more (--json shows all): {', '.join(left_out)}", markup=False)
+    _waiting(found, out)
+
+
+def _by_hour(steps: Sequence[Mapping[str, Any]], assets: Sequence[str]) -> Table:
+    """Return one row per hour, with a column for each of these assets."""
+    hours = list(_hours(steps))
+    most_w = max((_mean(hour, "renewable_w") or 0.0 for hour in hours), default=0.0)
     sunny = ("renewable", "was", "") if most_w > 0.0 else ()
-    columns = ("hour", "price", "import", "was", *sunny, *(a["id"] for a in shown))
+    columns = ("hour", "price", "import", "was", *sunny, *assets)
     table = Table(*(Column(name, no_wrap=k == 0) for k, name in enumerate(columns)))
     for hour in hours:
         green = _green(hour, most_w) if sunny else ()
         table.add_row(
             _at(hour[0]["start"]), _number(_mean(hour, "price_per_mwh")), _kw(_mean(hour, "import_w")),
-            _kw(_mean(hour, "measured_import_w")), *green, *(_asset(hour, a["id"]) for a in shown),
+            _kw(_mean(hour, "measured_import_w")), *green, *(_asset(hour, name) for name in assets),
         )  # fmt: skip
-    out.print(table)
-    out.print("Prices per MWh; what was measured stands under `was` and in brackets.")
-    if left_out:
-        out.print(f"and {len(left_out)} more (--json shows all): {', '.join(a['id'] for a in left_out)}", markup=False)
-    _waiting(found, out)
+    return table
 
 
 def _head(found: Mapping[str, Any]) -> str:

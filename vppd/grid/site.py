@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from vppd.grid.fields import stamp
@@ -70,24 +70,36 @@ class Registry:
 
 def authorise(order: Order, grants: tuple[Grant, ...]) -> None:
     """Raise Defect (unauthorised, naming what is missing) unless one grant covers the whole order."""
+    of_kind = _for_kind(order, grants)
+    if order.kind is OrderKind.RELEASE:
+        return
+    in_range = _for_power(order, of_kind)
+    if not any(_short_enough(order, grant) for grant in in_range):
+        longest_s = max(g.max_duration_s or 0.0 for g in in_range)
+        raise _denied(f"{_span(order)} on {order.resource!r} is longer than the {longest_s:g} s that are granted")
+
+
+def _for_kind(order: Order, grants: Iterable[Grant]) -> list[Grant]:
+    """Return the grants for such an order on its resource. Raises Defect when there are none."""
     on_resource = [g for g in grants if g.resource in (EVERYTHING, order.resource)]
     if not on_resource:
         raise _denied(f"issuer {order.issuer!r} has no grant for resource {order.resource!r}")
     of_kind = [g for g in on_resource if order.kind in g.kinds]
     if not of_kind:
         raise _denied(f"issuer {order.issuer!r} has no grant for {order.kind.value} on {order.resource!r}")
-    if order.kind is OrderKind.RELEASE:
-        return
+    return of_kind
+
+
+def _for_power(order: Order, grants: Iterable[Grant]) -> list[Grant]:
+    """Return those of the grants that allow its power. Raises Defect when there are none."""
     power_w = order.power_w or 0.0
-    in_range = [g for g in of_kind if g.min_power_w <= power_w <= g.max_power_w]
-    if not in_range:
-        allowed = ", ".join(f"{g.min_power_w:g} to {g.max_power_w:g} W" for g in of_kind)
+    found = [g for g in grants if g.min_power_w <= power_w <= g.max_power_w]
+    if not found:
+        allowed = ", ".join(f"{g.min_power_w:g} to {g.max_power_w:g} W" for g in grants)
         raise _denied(
             f"{order.kind.value} of {power_w:g} W on {order.resource!r} is outside what is granted: {allowed}"
         )
-    if not any(_short_enough(order, grant) for grant in in_range):
-        longest_s = max(g.max_duration_s or 0.0 for g in in_range)
-        raise _denied(f"{_span(order)} on {order.resource!r} is longer than the {longest_s:g} s that are granted")
+    return found
 
 
 def _short_enough(order: Order, grant: Grant) -> bool:

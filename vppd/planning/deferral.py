@@ -117,6 +117,11 @@ class Measured:
     unheld_w: float
     """What it would have drawn if nothing had held it. [W]"""
 
+    @property
+    def is_free(self) -> bool:
+        """Say whether it drew all it wanted: then nothing of it waits."""
+        return self.drawn_w >= self.unheld_w * (1.0 - FREE_FRAC)
+
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
@@ -138,24 +143,31 @@ def settled(
     A cluster that drew all it wanted has nothing waiting. One that drew less than its budget, being held by somebody else, has run
     less than was planned, the latest deadlines first; one that drew more has run more, the earliest deadlines first.
     """
-    owed, deferred_wh = dict(ledger.owed), ledger.deferred_wh
-    for asset in sorted({*(chunk.key.asset for chunk, _ in planned), *(key.asset for key in owed)}):
-        mine = {key: found for key, found in owed.items() if key.asset == asset}
-        for key in mine:
-            del owed[key]
+    owed: dict[Key, Owed] = {}
+    deferred_wh = ledger.deferred_wh
+    for asset in sorted({*(chunk.key.asset for chunk, _ in planned), *(key.asset for key in ledger.owed)}):
         seen = measured.get(asset)
-        if seen is not None and seen.drawn_w >= seen.unheld_w * (1.0 - FREE_FRAC):
+        if seen is not None and seen.is_free:
             continue
+        before = {key: found for key, found in ledger.owed.items() if key.asset == asset}
         work = [(chunk, float(power_w[step]) * step_h) for chunk, power_w in planned if chunk.key.asset == asset]
-        after = _ran(work, mine, step, step_h)
-        if seen is not None and asset in budget_w:
-            over_w = seen.drawn_w - budget_w[asset]
-            over_w = 0.0 if abs(over_w) <= FREE_FRAC * budget_w[asset] else over_w
-            after = _corrected(after, {chunk.key: ran_wh for chunk, ran_wh in work}, over_w * step_h)
-        before_wh = sum(found.energy_wh for found in mine.values())
-        deferred_wh += max(sum(found.energy_wh for found in after.values()) - before_wh, 0.0)
+        over_wh = _over_w(seen, budget_w.get(asset)) * step_h
+        after = _corrected(_ran(work, before, step, step_h), {chunk.key: wh for chunk, wh in work}, over_wh)
+        deferred_wh += max(_sum_wh(after) - _sum_wh(before), 0.0)
         owed |= {key: found for key, found in after.items() if found.energy_wh >= LEAST_WH}
     return Ledger(owed, deferred_wh, ledger.late_wh + _newly_late(owed, end, step_h))
+
+
+def _over_w(seen: Measured | None, budget_w: float | None) -> float:
+    """Return how much more a cluster drew than its budget, less where negative; 0 where nobody can say. [W]"""
+    if seen is None or budget_w is None:
+        return 0.0
+    over_w = seen.drawn_w - budget_w
+    return 0.0 if abs(over_w) <= FREE_FRAC * budget_w else over_w
+
+
+def _sum_wh(owed: Mapping[Key, Owed]) -> float:
+    return sum(found.energy_wh for found in owed.values())
 
 
 def _ran(work: Sequence[tuple[Chunk, float]], before: Mapping[Key, Owed], step: int, step_h: float) -> dict[Key, Owed]:

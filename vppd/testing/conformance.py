@@ -184,10 +184,15 @@ async def one_sample(device: object) -> Sample:
 
 def faults(sample: Sample) -> Iterator[str]:
     """Yield what is wrong with a Sample, by field."""
-    numbers = {field.name: getattr(sample, field.name) for field in fields(sample)}
-    numbers = {name: value for name, value in numbers.items() if isinstance(value, float | int) and value is not True}
-    for name, value in numbers.items():
-        if not math.isfinite(value):
+    yield from _senseless(sample)
+    if all(value is None for value in (sample.power_w, sample.soc_frac, sample.energy_wh, sample.available_w)):
+        yield "nothing is measured"
+
+
+def _senseless(sample: Sample) -> Iterator[str]:
+    """Yield the numbers that cannot be."""
+    for name, value in ((field.name, getattr(sample, field.name)) for field in fields(sample)):
+        if isinstance(value, float | int) and not math.isfinite(value):
             yield f"{name} is {value}"
     if sample.soc_frac is not None and not 0.0 <= sample.soc_frac <= 1.0:
         yield f"soc_frac is {sample.soc_frac}, not in 0-1"
@@ -195,5 +200,3 @@ def faults(sample: Sample) -> Iterator[str]:
         yield f"lower_w {sample.lower_w} is above upper_w {sample.upper_w}"
     if any(shed_w < 0.0 or not math.isfinite(shed_w) for shed_w in sample.tier_shed_w):
         yield f"tier_shed_w holds {sample.tier_shed_w}: amounts are not negative"
-    if all(value is None for value in (sample.power_w, sample.soc_frac, sample.energy_wh, sample.available_w)):
-        yield "nothing is measured"

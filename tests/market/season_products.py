@@ -77,16 +77,16 @@ LINES = (
         _product("ready", "Kept ready, hour ahead", Direction.REDUCE, **HOUR_AHEAD),
         frozenset(range(24)),
     ),
-)
-SWING = Line(
-    _product("swing", "Both ways by a signal, hour ahead", Direction.SYMMETRIC, signal_s=60.0, **HOUR_AHEAD),
-    frozenset({0, 1, 2, 3, 4, 5, 22, 23}),
-    call_minute=5,
+    Line(
+        _product("swing", "Both ways by a signal, hour ahead", Direction.SYMMETRIC, signal_s=60.0, **HOUR_AHEAD),
+        frozenset({0, 1, 2, 3, 4, 5, 22, 23}),
+        call_minute=5,
+    ),
 )
 MARKET = MarketConfig.model_validate(
     {
         "issuer": ISSUER,
-        "products": tuple(line.product.name for line in (*LINES, SWING)),
+        "products": tuple(line.product.name for line in LINES),
         "margin_per_mwh": 5.0,
         "expect": (
             {"product": "peak", "price_per_mwh": 180.0, "penalty_per_mwh": 180.0},

@@ -8,7 +8,7 @@ from tests.market.season import Season
 from tests.market.season_report import Report
 
 DAYS = 2
-DIRECTIONS = {"peak": "up", "ready": "up", "noon": "down"}
+DIRECTIONS = {"peak": "up", "ready": "up", "noon": "down", "swing": "symmetric"}
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,8 +18,10 @@ import pytest
 from tests.faults.mortal import MortalDaemon
 from tests.faults.small_plant import LOAD_W, SmallPlant, small_plant
 from tests.planning import past
+from vppd.core.forecast.point import METHODS
 from vppd.demo.tomlwriter import dump
 from vppd.errors import DeviceError
+from vppd.ledger.history import Issue, open_history
 from vppd.ledger.history_reader import reading
 from vppd.sim.modbus import HOST
 
@@ -158,3 +161,62 @@ async def test_the_first_minute_of_a_new_site(tmp_path: Path, plant: SmallPlant,
     assert np.asarray(load["values"]) == pytest.approx(LOAD_W, rel=0.01)
     assert load["score"] == {"pinball": None, "coverage": [None] * 3, "samples": 0}
     assert "less than a day" in json.dumps(load["reason"])
+
+
+def foreseen(path: Path, values: list[float], hours: float = 0.0) -> None:
+    """Write what a feed says now of the hours from so many hours ago on. [W]"""
+    now = datetime.now(UTC)
+    start = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=hours)
+    said = {"issued_at": now.isoformat(), "start": start.isoformat(), "step_s": 3600, "values": values}
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps(said), encoding="utf-8")
+    beside.replace(path)
+
+
+async def promised(folder: Path, errors: dict[str, float], days: int = 20) -> None:
+    """Let feeds have said the load for some weeks, each wrong by a factor that it draws anew each time. [W]"""
+    rng = np.random.default_rng(4)
+    path = folder / "state" / "history.db"
+    with reading(path) as reader:
+        load = reader.array("load/main-a", midnight(days), 3600.0, days * 24)
+    async with open_history(path) as history:
+        for k in range(0, days * 24 - 24, 2):
+            at = midnight(days) + timedelta(hours=k)
+            for name, size in errors.items():
+                said = load[None, k : k + 24] * (1.0 + size * rng.normal())
+                history.issue(Issue(name, "load/main-a", at, at, 3600.0, (), said))
+            if k % 100 == 0:
+                await history.flush()
+
+
+async def test_of_two_feeds_the_better_one_speaks_until_it_is_silent(
+    tmp_path: Path, plant: SmallPlant, free_port: int
+) -> None:
+    """A running daemon takes the feed that was right, shows the record of both, and falls back on itself, not on the bad one."""
+    remembered(tmp_path, days=24)
+    await promised(tmp_path, {"guess": 0.3, "wise": 0.0})
+    config = configured(tmp_path, plant, free_port)
+    feed = {"series": "load/main-a", "kind": "file", "unit": "w", "poll_s": 1.0}
+    document = tomllib.loads(config.read_text(encoding="utf-8"))
+    document["forecast"]["feeds"] = [feed | {"name": name, "path": f"{name}.json"} for name in ("guess", "wise")]
+    config.write_text(dump(document), encoding="utf-8")
+    for name, factor in (("guess", 1.5), ("wise", 1.0)):
+        foreseen(tmp_path / f"{name}.json", [LOAD_W * factor] * 30)
+    async with MortalDaemon([str(VPPD), "run", "-c", str(config)], tmp_path / "log", tmp_path) as daemon:
+        view = await shown(free_port, lambda view: source(view, "load/main-a") == "feed:wise")
+        row = next(row for row in view["series"] if row["name"] == "load/main-a")
+        guess, wise = row["feeds"]
+        assert (guess["speaks"], wise["speaks"]) == (False, True)
+        assert wise["times_own"] < 0.5
+        assert guess["times_own"] > 2.0
+        assert "feed 'guess' is overruled" in row["reason"]
+        said = await printed(config)
+        assert "waits" in next(line for line in said.splitlines() if line.startswith("guess"))
+        assert "speaks" in next(line for line in said.splitlines() if line.startswith("wise"))
+
+        daemon.kill()
+        foreseen(tmp_path / "wise.json", [LOAD_W] * 2, hours=5.0)  # nothing of the time to come
+        daemon.start()
+        view = await shown(free_port, lambda view: source(view, "load/main-a") in METHODS)
+        row = next(row for row in view["series"] if row["name"] == "load/main-a")
+        assert "feed 'wise' says nothing of the time to come" in row["reason"]

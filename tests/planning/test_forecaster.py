@@ -23,6 +23,7 @@ from vppd.errors import Refused, Unreachable
 from vppd.ledger.history import open_history
 from vppd.planning import forecast_view
 from vppd.planning import forecaster as module
+from vppd.planning.forecast_answer import outlooks_of
 from vppd.planning.forecast_worker import answer
 from vppd.planning.forecaster import Forecaster, Think, constants_of
 from vppd.planning.recorder import Recorder
@@ -325,7 +326,7 @@ def test_a_large_site_shows_what_matters_first(monkeypatch: pytest.MonkeyPatch) 
          "score": {"pinball": None, "coverage": [None] * 5, "samples": 0}}
         for name in ("a", "b")
     ]  # fmt: skip
-    outlook = module._outlooks(told, np.ones((10, 24)), NOW, NOW, 3600.0)
+    outlook = outlooks_of(told, np.ones((10, 24)), NOW, NOW, 3600.0)
     rows = forecast_view.forecasts_view(NOW, 1.0, told, outlook)["series"]
     assert rows[0]["values"] is not None
     assert rows[1]["values"] is None

@@ -6,26 +6,25 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import numpy as np
 import structlog
 
 from vppd.config.forecast import ForecastConfig, ForecastFeedConfig
 from vppd.config.planning import PlanningConfig
 from vppd.core.forecast.outlook import Outlook
 from vppd.core.forecast.point import METHODS
-from vppd.core.forecast.quantiles import LEVELS, Forecast, Score
+from vppd.core.forecast.quantiles import LEVELS
 from vppd.errors import Garbled, Refused, Unreachable
 from vppd.ledger.history import EPOCH, History
 from vppd.model import Kind
+from vppd.planning.forecast_answer import numbers_of, outlooks_of
 from vppd.planning.forecast_view import forecasts_view
 from vppd.planning.recorder import Recorder
 from vppd.runtime.apart import apart
 from vppd.runtime.clock import Clock
-from vppd.snapshot import KINDS, Floats, Plant
+from vppd.snapshot import KINDS, Plant
 
 WORKER = "vppd.planning.forecast_worker"
 LIMIT_S = 300.0
@@ -141,10 +140,9 @@ class Forecaster:
         document = self._document(now)
         try:
             said = await self._think(WORKER, document, LIMIT_S)
-            numbers = await asyncio.to_thread(_loaded, self._numbers)
-            outlook = _outlooks(
-                said["series"], numbers, now, datetime.fromisoformat(document["start"]), document["step_s"]
-            )
+            numbers = await asyncio.to_thread(numbers_of, self._numbers)
+            start = datetime.fromisoformat(document["start"])
+            outlook = outlooks_of(said["series"], numbers, now, start, document["step_s"])
         except (Unreachable, Refused, Garbled) as error:
             self._tell(str(error))
             return
@@ -276,32 +274,3 @@ def _most(plant: Plant) -> dict[str, float]:
         for i, name in enumerate(plant.asset_ids)
         if plant.kind[i] in kinds
     }
-
-
-def _loaded(path: Path) -> Floats:
-    try:
-        numbers: Floats = np.load(path)
-    except (OSError, ValueError) as error:
-        raise Garbled(f"{path}: {error}") from error
-    return numbers
-
-
-def _outlooks(
-    told: Sequence[Mapping[str, Any]], numbers: Floats, now: datetime, start: datetime, step_s: float
-) -> dict[str, Outlook]:
-    """Return the outlooks whose numbers stand one after the other in the file. Raises Garbled when they do not fit."""
-    found, row = {}, 0
-    for one in told:
-        if "rows" in one:
-            values, row = numbers[row : row + one["rows"]], row + one["rows"]
-            paths, row = numbers[row : row + one["paths"]], row + one["paths"]
-            forecast = Forecast(one["method"], step_s, LEVELS, values, _score(one["score"]), paths)
-            found[one["name"]] = Outlook(one["name"], one["source"], now, start, forecast)
-    if row != len(numbers):
-        raise Garbled(f"the file of forecasts has {len(numbers)} rows instead of {row}")
-    return found
-
-
-def _score(said: Mapping[str, Any]) -> Score:
-    coverage = np.array([np.nan if x is None else x for x in said["coverage"]])
-    return Score(np.inf if said["pinball"] is None else said["pinball"], coverage, said["samples"])

@@ -248,7 +248,7 @@ class Daemon:
         consequences.state = state
         self._cycle = Cycle(
             self._clock, self._inbox, self._devices.table.frame, self._vitals.health, consequences,
-            self._office.preferred_w,
+            self._office.preferred_w, self._register.obligations_at,
         )  # fmt: skip
         settle_memory()
         log.info(

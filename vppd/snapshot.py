@@ -11,7 +11,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from vppd.model import TIERS, Kind, Order, Signal
+from vppd.model import TIERS, Kind, Obligation, Order, Signal
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -106,6 +106,8 @@ class Snapshot:
     health: Health = Health()
     preferred_w: Floats | None = None
     """(n,) what the plan wishes now: power of storage, budget of clusters, most that PV and wind give (negative); NaN for none. [W]"""
+    sold: tuple[Obligation, ...] | None = None
+    """What is sold and kept ready, now or soon (``promised.kept_ready``); None for nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -249,9 +249,8 @@ def test_no_more_is_credited_than_there_is(
         less_w, more_w = reach_w(world, node)
         for side, can_w in (("up", less_w), ("down", more_w)):
             there_w = sum(found[one.award_id].there_w or 0.0 for one in inside if one.direction in (side, "symmetric"))
-            beside_w = sum(
-                found[one.award_id].delivered_w for one in inside if one.direction not in (side, "symmetric")
-            )
+            other = ("down" if side == "up" else "up", "symmetric" if (signal > 0.0) == (side == "up") else "")
+            beside_w = sum(found[one.award_id].delivered_w for one in inside if one.direction in other)
             assert there_w - beside_w <= can_w * 1.03 + 5e3
 
 

@@ -27,7 +27,7 @@ from vppd.core.failsafe import (
 from vppd.core.merit import resting
 from vppd.core.named import Named, named, narrowed
 from vppd.core.obligations import Obligations, bound_in_force, obligations
-from vppd.core.promised import promised_wh
+from vppd.core.promised import promised_wh, spared
 from vppd.core.settle import accrue
 from vppd.core.state import Codes, Command, Decision, Demand, Progress, Reason, State
 from vppd.model import OrderKind
@@ -73,6 +73,7 @@ def decide(snapshot: Snapshot, state: State, plant: Plant) -> Decision:
     over = overloaded(image, plant, resting(image, plant, enforced.tight))
     bound, rest_w, held_w = enforced.bound | over, resting(image, plant, enforced.tight | over), None
     now, sustained = _envelopes(snapshot, image, plant, verdict, orders.demands)
+    rest_w = spared(rest_w, snapshot, image, plant)
     wish_w = None if verdict.calls_off or not snapshot.health.clock_ok else snapshot.preferred_w
     liked = preference(wish_w, rest_w, state, image, plant, bound, enforced.raised, now, sustained, dt_s)
     if liked is not None:
@@ -81,9 +82,7 @@ def decide(snapshot: Snapshot, state: State, plant: Plant) -> Decision:
     split = dispatch(snapshot.readings, image, plant, state, enforced, now, sustained, rest_w, own, dt_s, held_w)
     target_w = safety.ramp(split.target_w, state, image, plant, dt_s)
     target_w = safety.clamp(target_w, image, plant, verdict.severity)
-    held = bound[plant.node] | own.held
-    if liked is not None:
-        held |= liked.planned
+    held = bound[plant.node] | own.held | (liked.planned if liked is not None else False)
     command = _command(target_w, rest_w, held, image, plant, verdict)
     target_w = np.where(command == Command.SETPOINT, target_w, np.nan)
     progress = _accrue(orders, enforced, own, image, snapshot.at, _counted_s(snapshot, state, plant))

@@ -166,6 +166,8 @@ def _there_w(sold: Obligation, own: _Own, leeway: Leeway, place: int, lasts_s: f
     there_w = sold.power_w
     for side in _SIDES[sold.direction]:
         free_w = 0.0 if barred else leeway.free_w(side, place, lasts_s)
+        if side == "down" and sold.direction == "symmetric":  # a signal counts from a baseline with what is put off
+            free_w = max(free_w - float(leeway.put_off_w[place]), 0.0)
         there_w = min(there_w, done_w[side] + free_w)
     for side in _SIDES[sold.direction]:
         leeway.claim(side, place, there_w - done_w[side], lasts_s)

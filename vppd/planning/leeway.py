@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from vppd.core.aggregate import Image
+from vppd.core.economics import PutOff
 from vppd.core.envelope import barred, envelope
 from vppd.core.failsafe import Severity
 from vppd.core.state import Decision
@@ -38,11 +39,17 @@ class Leeway:
     image: Image
     plant: Plant
     reference_w: Floats
-    """(m + n,) what every place would draw if nobody had moved it: both ways are counted from there. [W]"""
+    """(m + n,) what every place would draw if no order of a product had moved it: a meter sees both ways from there. [W]"""
     times_s: tuple[float, ...]
     """For so long something is to last: every one that ``free_w`` and ``claim`` are called with. [s]"""
     _claims: dict[Side, list[_Claim]] = field(default_factory=lambda: {"up": [], "down": []})
     _able: dict[float, dict[Side, Floats]] = field(default_factory=dict)
+
+    @property
+    def put_off_w(self) -> Floats:
+        """Return what the plan has put off at every place, (m + n,): no part of what an increase counts from. [W, >= 0]"""
+        put_off = PutOff.of(self.decision.state, self.image, self.plant)
+        return np.concatenate((put_off.node_w, put_off.asset_w))
 
     def knows(self, place: int) -> bool:
         """Say whether the place has been measured, now."""
@@ -87,9 +94,11 @@ class Leeway:
             still_w = np.where(image.usable, np.nan, self.reference_w[len(plant.nodes) :])
             lower_w = np.where(image.usable, bounds.lower_w, still_w)
             upper_w = np.where(image.usable, upper_w, still_w)
+            # An order counts from the baseline, where storage rests: neither what is charged anyway nor what is given anyway is moved.
+            rest_w = np.concatenate((image.baseline_w, np.where(image.usable, image.available_w, still_w)))
             self._able[lasts_s] = {
-                "up": self.reference_w - np.concatenate((lowest_w, lower_w)),
-                "down": np.concatenate((highest_w, upper_w)) - self.reference_w,
+                "up": np.minimum(self.reference_w, rest_w) - np.concatenate((lowest_w, lower_w)),
+                "down": np.concatenate((highest_w, upper_w)) - np.maximum(self.reference_w, rest_w - self.put_off_w),
             }
         return self._able[lasts_s]
 

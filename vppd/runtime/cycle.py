@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,8 +11,9 @@ from datetime import datetime
 import structlog
 
 from vppd.core.cycle import decide
+from vppd.core.promised import kept_ready
 from vppd.core.state import Decision, Phase, State
-from vppd.model import Order, Signal
+from vppd.model import Obligation, Order, Signal
 from vppd.runtime.clock import Clock, tick_after
 from vppd.snapshot import Floats, Health, Plant, Readings, Snapshot
 
@@ -69,9 +70,10 @@ class Cycle:
         health: Callable[[float], Health],
         consequence: Consequence,
         preferred: Callable[[datetime], Floats | None] = lambda _: None,
+        sold: Callable[[datetime], Sequence[Obligation]] = lambda _: (),
     ) -> None:
-        """``preferred``: what the plan wishes of each asset at a moment, see ``Snapshot.preferred_w``. [W]"""
-        self._preferred = preferred
+        """``preferred``: what the plan wishes of each asset at a moment, see ``Snapshot.preferred_w`` [W]; ``sold``: what is owed."""
+        self._preferred, self._sold = preferred, sold
         self._clock, self._inbox, self._image, self._health, self._consequence = (
             clock,
             inbox,
@@ -113,6 +115,7 @@ class Cycle:
             signals=tuple(self._inbox.signals.values()),
             health=self._health(self.beat.late_s),
             preferred_w=self._preferred(at),
+            sold=kept_ready(self._sold(at), at),
         )
         decision = decide(snapshot, state, plant)
         closed = (t for t in decision.transitions if t.progress.phase in (Phase.COMPLETED, Phase.ABORTED))

@@ -21,7 +21,7 @@ from vppd.core.settle import Delivery
 from vppd.core.settled import Recent
 from vppd.core.state import Decision, Demand, Phase, Progress, State, Transition
 from vppd.errors import Garbled
-from vppd.model import Interval, Order, OrderKind, Signal
+from vppd.model import Interval, Obligation, Order, OrderKind, Signal
 from vppd.runtime.encoding import Encoder
 from vppd.snapshot import Health, Plant, Readings, Snapshot
 
@@ -43,15 +43,16 @@ _TYPES: Mapping[str, type[Any]] = MappingProxyType(
             Transition,
             Order,
             Interval,
+            Obligation,
         )
     }
 )
 _LATER: Mapping[str, frozenset[str]] = MappingProxyType(
-    {"Snapshot": frozenset({"preferred_w"}), "State": frozenset({"wished_w", "recent", "named_lower_w"})}
+    {"Snapshot": frozenset({"preferred_w", "sold"}), "State": frozenset({"wished_w", "recent", "named_lower_w"})}
 )
 """Fields that older records do not have, at the end: left out while all from there on are None, so that records read and digest as ever."""
 _ENUMS: Mapping[str, type[Enum]] = MappingProxyType({"OrderKind": OrderKind, "Phase": Phase})
-_ENCODER = Encoder(_ENUMS, _LATER, kept=(Order, Progress))
+_ENCODER = Encoder(_ENUMS, _LATER, kept=(Order, Progress, Obligation))
 
 
 def encode(value: object) -> bytes:

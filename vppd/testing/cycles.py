@@ -14,8 +14,9 @@ import numpy as np
 from vppd.config.load import Config
 from vppd.config.plant import AssetConfig, FeedConfig, SiteConfig
 from vppd.core.cycle import decide
+from vppd.core.promised import kept_ready
 from vppd.core.state import Command, Decision, State, Transition
-from vppd.model import Interval, Kind, Order, OrderKind, Signal
+from vppd.model import Interval, Kind, Obligation, Order, OrderKind, Signal
 from vppd.plant import plant_of
 from vppd.snapshot import Floats, Health, Plant, Readings, Snapshot
 
@@ -68,6 +69,8 @@ class World:
     """Assets that acknowledge setpoints and do nothing."""
     preferred_w: Floats | None = None
     """What the plan wishes of each asset, NaN for nothing. [W]"""
+    sold: list[Obligation] = field(default_factory=list)
+    """What is owed."""
     transitions: list[Transition] = field(default_factory=list)
     history: list[Decision] = field(default_factory=list)
 
@@ -125,7 +128,7 @@ class World:
             self._measure()
             snapshot = Snapshot(
                 self.at, self.mono_s, self.readings.copy(), tuple(self.orders), tuple(self.signals), self.health,
-                self.preferred_w,
+                self.preferred_w, kept_ready(self.sold, self.at),
             )  # fmt: skip
             decision = decide(snapshot, self.state, self.plant)
             self.state = decision.state

@@ -22,7 +22,7 @@ from tests.core.offering_rig import (
 )
 from vppd.core.bidding.greedy import greedy
 from vppd.core.bidding.offering import Offering
-from vppd.core.bidding.quote import Reading
+from vppd.core.bidding.quote import Reading, sure_w
 from vppd.snapshot import Floats
 
 
@@ -99,7 +99,7 @@ def test_both_sides_together_are_missed_no_more_than_promised(reading: Reading) 
     up_w, down_w = 1e6 * rng.uniform(0.5, 1.0, (2, ROWS, STEPS))
     stocks = [cluster("a", up_w), cluster("b", down_w, direction="down")]
     (bid,) = offered([sale(direction="symmetric")], stocks, reading=reading).bids
-    each_w = [offered([sale(direction=way)], stocks).bids[0].power_w for way in ("up", "down")]
+    each_w = [sure_w(own_w[:, :4]) for own_w in (up_w, down_w)]
     assert 0.0 < bid.power_w < min(each_w)
     assert short_frac(up_w, down_w, bid.power_w) <= 0.1
     assert short_frac(up_w, down_w, min(each_w)) > 0.1
@@ -143,6 +143,30 @@ def test_only_what_is_in_a_hurry_needs_room_that_comes_with_time() -> None:
     fast = offered([sale(direction="down", activation_s=10.0)], both_ways(1e5, 1e5, 1e5), rooms=limits)
     slow = offered([sale(direction="down", activation_s=60.0)], both_ways(1e5, 1e5, 1e5), rooms=limits)
     assert [bid.power_w for found in (fast, slow) for bid in found.bids] == [3e4, 1e5]
+
+
+def test_what_goes_one_way_stands_behind_no_symmetric_sale() -> None:
+    """Work that was put off is an increase, and no part of what a signal is counted from."""
+    late = cluster("late", np.full((ROWS, STEPS), 5e4), direction="down", one_way=True)
+    stocks = [*both_ways(1e5, 1e5, 2e4), late]
+    (down,) = offered([sale(direction="down")], stocks).bids
+    (both,) = offered([sale(direction="symmetric")], stocks).bids
+    assert (down.power_w, both.power_w) == (7e4, 2e4)
+
+
+def test_a_symmetric_sale_that_is_not_offered_takes_nothing_of_others() -> None:
+    """Its bounds are in force once it is sold: beside a better increase it leaves all of that."""
+    late = cluster("late", np.full((ROWS, STEPS), 5e4), direction="down", one_way=True)
+    sun = cluster("sun", np.full((ROWS, STEPS), 8e4), direction="down")
+    stocks = [*both_ways(1e5, 1e5, 2e4), late, sun]
+    limits = [room(0.0, "ups/down", "sun", of="symmetric"), room(1.4e5, "ups/down", "sun", "late")]
+    asked = [
+        sale(direction="symmetric", expected_price_per_wh=1e-5),
+        sale(product="q", direction="down", expected_price_per_wh=1e-3),
+    ]
+    found = offered(asked, stocks, rooms=limits)
+    assert found.status == "optimal"
+    assert [(bid.direction, bid.power_w) for bid in found.bids] == [("down", 1.4e5)]
 
 
 def test_a_sale_for_a_schedule_gives_way_to_what_recovers_for_claims() -> None:

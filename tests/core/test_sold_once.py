@@ -34,6 +34,7 @@ def plants(draw: st.DrawFn) -> tuple[list[Stock], list[Room]]:
             cluster(
                 f"c{i}", noisy(rng, draw(st.sampled_from([0.0, 0.2, 0.8]))), draw(st.sampled_from([1e-4, 2e-4])),
                 response_s=draw(st.sampled_from([60.0, 300.0])), direction=draw(st.sampled_from(["up", "up", "down"])),
+                one_way=draw(st.booleans()),
             )
         )  # fmt: skip
     for i in range(draw(st.integers(0, 2))):
@@ -46,7 +47,8 @@ def plants(draw: st.DrawFn) -> tuple[list[Stock], list[Room]]:
         names = [stock.name for stock in stocks if stock.direction == way and draw(st.booleans())]
         known = draw(st.booleans())
         room_w = draw(st.sampled_from([3e5, 1e6])) * (np.ones((1, STEPS)) if known else noisy(rng, 0.2) / 6e5)
-        rooms.append(room(room_w, *names, direction=way, within_s=draw(st.sampled_from([math.inf, 60.0]))))
+        terms = {"within_s": draw(st.sampled_from([math.inf, 60.0])), "of": draw(st.sampled_from(["", "symmetric"]))}
+        rooms.append(room(room_w, *names, direction=way, **terms))
     return stocks, rooms
 
 
@@ -99,8 +101,8 @@ def sold_twice(
     found = []
     for one in owing:
         direction, first, last, within_s, _, behind = one
-        if any(own[name].response_s > within_s or own[name].direction not in SIDES[direction] for name, _ in behind):
-            found.append("a stock that is too slow")
+        if not all(may_draw(own[name], direction, within_s) for name, _ in behind):
+            found.append("a stock that is too slow, or goes the other way")
         by_side_w = [sum(w for name, w in behind if own[name].direction == side) for side in SIDES[direction]]
         if max(by_side_w) - min(by_side_w) > 1.0:
             found.append(f"of a symmetric product only {min(by_side_w)} W on one side")
@@ -120,14 +122,20 @@ def missing(stocks: Sequence[Stock], rooms: Sequence[Room], owing: Sequence[Owed
     steps = slice(first, last + 1)
     short = np.zeros((ROWS, last + 1 - first), dtype=np.bool_)
     for side in SIDES[direction]:
-        pool = [s for s in stocks if s.energy_wh is None and s.direction == side and s.response_s <= within_s]
+        pool = [s for s in stocks if s.energy_wh is None and s.direction == side and may_draw(s, direction, within_s)]
         there_w = sum((s.paths_w[:, steps] for s in pool), np.zeros(short.shape))
-        names = {s.name for s in stocks if s.energy_wh is None and s.direction == side}
+        names = {s.name for s in pool}
         short |= there_w < due_w(owing, names, within_s)[steps] - 1.0
         for limit in rooms:
-            if limit.direction == side and within_s <= limit.within_s:
+            if limit.direction == side and within_s <= limit.within_s and limit.of in ("", direction):
                 short |= limit.room_w[:, steps] < due_w(owing, limit.names, limit.within_s)[steps] - 1.0
     return short
+
+
+def may_draw(stock: Stock, direction: str, within_s: float) -> bool:
+    """Say whether a stock may stand behind a sale."""
+    fits = stock.direction in SIDES[direction] and not (stock.one_way and direction == "symmetric")
+    return fits and stock.response_s <= within_s
 
 
 def due_w(owing: Sequence[Owed], names: Collection[str], within_s: float) -> Floats:

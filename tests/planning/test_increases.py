@@ -102,21 +102,41 @@ def test_what_the_plan_holds_back_of_generation_is_not_sold() -> None:
     np.testing.assert_allclose(stock(shelf(timetable=plan), "pv-b/down").paths_w, paths(40e3, 20e3)[:, :8])
 
 
-def test_clusters_that_are_held_back_are_no_increase() -> None:
-    """An increase is counted from what they would draw by themselves, so drawing that is none."""
+def test_work_that_is_put_off_is_an_increase() -> None:
+    """Of a hall that is planned 150 kW below its demand they may run after all, as far as they could be shed; not for a signal."""
+    held = shelf(timetable=timetable(PLANT, {**REST, "hall-a": 150e3, "hall-b": 110e3}, HALF))
+    found = stock(held, "hall-a/down")
+    assert found.one_way
+    assert (found.response_s, found.energy_wh) == (60.0, None)
+    np.testing.assert_allclose(found.paths_w, 150e3)
+    np.testing.assert_allclose(stock(held, "hall-b/down").paths_w, np.minimum(paths(200e3, 20e3)[:, :8], 190e3))
+    assert "hall-a/down" not in {one.name for one in shelf().stocks}
+
+
+def test_work_that_runs_now_is_not_paid_for_later() -> None:
+    """It costs what energy is dearer now than when it is cheapest."""
+    rising = outlook("price/import", 8e-5)
+    rising.forecast.values[:, :4] = 3e-5
     held = timetable(PLANT, {**REST, "hall-a": 150e3}, HALF)
-    assert {one.name for one in shelf(timetable=held).stocks if one.direction == "down"} == {
-        "ups-a/down", "bess-b/down", "pv-b/down",
-    }  # fmt: skip
+    found = shelf(timetable=held, outlook={**outlooks(), "price/import": rising})
+    assert stock(found, "hall-a/down").cost_per_wh == pytest.approx(5e-5)
 
 
-def test_until_a_hall_is_back_the_fast_draw_for_it() -> None:
-    """150 kW held back come within a minute: what must be there sooner has 150 kW less, whatever hall it is; slower sales do not."""
-    plan = timetable(PLANT, {**REST, "hall-a": 150e3, "hall-b": 250e3}, HALF)
-    (hurry,) = [one for one in shelf(timetable=plan).rooms if one.within_s < np.inf]
+def test_a_signal_counts_from_what_would_be_drawn_without_the_plan() -> None:
+    """It needs room for that too, and until halls are back, what is fast draws it for them, in addition to what was sold."""
+    held = shelf(timetable=timetable(PLANT, {**REST, "hall-a": 150e3}, HALF))
+    plain = room(shelf(), "main-a", "down").room_w
+    either, signal = [one for one in held.rooms if (one.name, one.direction) == ("main-a", "down")]
+    assert (either.of, signal.of) == ("", "symmetric")
+    assert either.names == {"ups-a/down", "hall-a/down"}
+    assert signal.names == {"ups-a/down"}
+    np.testing.assert_allclose(either.room_w, plain + 150e3)
+    np.testing.assert_allclose(signal.room_w, plain)
+    (hurry,) = [one for one in held.rooms if one.within_s < np.inf]
     assert 59.0 < hurry.within_s < 60.0
-    np.testing.assert_allclose(hurry.room_w, paths(350e3 + 60e3 - 200e3, 20e3)[:, :8])
-    assert not [one for one in shelf().rooms if one.within_s < np.inf]
+    assert hurry.of == "symmetric"
+    np.testing.assert_allclose(hurry.room_w, paths(350e3 + 60e3 - 150e3, 20e3)[:, :8])
+    assert not [one for one in shelf().rooms if one.within_s < np.inf or one.of]
 
 
 def test_what_is_drawn_more_has_to_fit_the_feed() -> None:

@@ -42,9 +42,11 @@ def award(direction: str, power_w: float, after_h: float = 17.0, for_h: float = 
     return Obligation("a1", "b", "tso", "mfrr", "dc1", direction, span, power_w, **{"sustain_s": 1800.0, **changes})
 
 
-def problem_of(world: World, series: Mapping[str, Outlook], *sold: Obligation) -> Assembled:
+def problem_of(
+    world: World, series: Mapping[str, Outlook], *sold: Obligation, terms: PlanningConfig = TERMS
+) -> Assembled:
     """Return the problem of a day."""
-    return assemble(moment_of(world), world.plant, series, sold, {}, TERMS, STEP_S)
+    return assemble(moment_of(world), world.plant, series, sold, {}, terms, STEP_S)
 
 
 def planned(world: World, problem: Assembled) -> Timetable:
@@ -61,17 +63,25 @@ def room_wh(world: World, plan: Timetable) -> Floats:
 
 
 def test_an_increase_is_kept_as_room() -> None:
-    """Sold for an hour in which storage would be full: it is full later, and work that waits is no part of what is kept."""
-    world = world_at(0.9)
+    """Sold for an hour in which storage would be full: where nothing waits that could run instead, it is full later."""
+    world, terms = world_at(0.9), PlanningConfig(time_limit_s=5.0, defer_h=(0.0, 0.0, 0.0, 0.0))
     series = a_day() | {"price/import": outlook("price/import", by_hour([20e-6] * 17 + [200e-6] * 7))}
-    problem = problem_of(world, series, award("down", 150e3))
+    problem = problem_of(world, series, award("down", 150e3), terms=terms)
     (row,) = problem.document["reserves"]
     assert (row["direction"], row["resources"], row["sustain_h"]) == ("down", ["ups-a", "bess-b"], 0.5)
     sun_w = series["generation/pv-b"].forecast.values[0]
     np.testing.assert_allclose(row["power_w"][LATE], 150e3 - sun_w[LATE])
     needed_wh = np.array(row["power_w"][LATE]) * 0.5 * EFFICIENCY_FRAC
     assert (room_wh(world, planned(world, problem)) >= needed_wh - 1.0).all()
-    assert not (room_wh(world, planned(world, problem_of(world, series))) >= needed_wh).all()
+    assert not (room_wh(world, planned(world, problem_of(world, series, terms=terms))) >= needed_wh).all()
+
+
+def test_work_that_waits_may_stand_behind_an_increase() -> None:
+    """It may run in that hour after all; behind a signal, which counts from what would run without the plan, it may not."""
+    for direction, is_behind in (("down", True), ("symmetric", False)):
+        row = problem_of(world_at(0.9), a_day(), award(direction, 150e3)).document["reserves"][-1]
+        assert row["direction"] == "down"
+        assert (len(row["resources"]) > 2) is is_behind
 
 
 def test_an_increase_for_a_schedule_is_energy_for_all_of_it() -> None:

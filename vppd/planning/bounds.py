@@ -122,8 +122,8 @@ def _reserve(known: Known, parts: Parts, o: Obligation, side: str) -> dict[str, 
     if not power_w.any():
         return None
     names = [plant.asset_ids[i] for i in parts.stored if inside[i]]
-    # An increase is counted from what clusters would draw by themselves: that work which waited runs now is none.
-    names += _works(known, parts, inside) if side == "up" else []
+    # A signal is counted from what clusters would draw without the plan: that work which waited runs now is no part of it.
+    names += _works(known, parts, inside) if side == "up" or o.direction != SYMMETRIC else []
     named = f"award {o.award_id}" + (f" ({side})" if o.direction == SYMMETRIC else "")
     if not names:
         known.missing.append(f"{named}: nothing that is planned could deliver it")

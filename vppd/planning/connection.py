@@ -6,13 +6,14 @@ the same samples as what is sold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vppd.config.load import Config
 from vppd.config.plant import STORAGE, AssetConfig
+from vppd.core.bidding.lots import SYMMETRIC
 from vppd.core.bidding.stock import Room, Stock
 from vppd.model import Kind
 from vppd.planning.increases import given
@@ -42,10 +43,9 @@ def nodes_of(config: Config) -> tuple[Node, ...]:
 
 
 def rooms_of(
-    nodes: Sequence[Node], assets: Sequence[AssetConfig], stocks: Sequence[Stock], sight: Sight,
-    quick: Mapping[str, float],
-) -> tuple[Room, ...]:  # fmt: skip
-    """Return the room at each node for what its stocks could give; ``quick``: by asset its response. [s]"""
+    nodes: Sequence[Node], assets: Sequence[AssetConfig], stocks: Sequence[Stock], sight: Sight
+) -> tuple[Room, ...]:
+    """Return the room at each node for what its stocks could give."""
     found = []
     for node in nodes:
         below = [asset for asset in assets if asset.feed in node.feeds]
@@ -53,12 +53,28 @@ def rooms_of(
         own = [stock for stock in stocks if stock.name.partition("/")[0] in ids]
         names = {way: frozenset(s.name for s in own if s.direction == way) for way in ("up", "down")}
         if names["down"]:
-            room_w = node.import_max_w - _most_drawn_w(node, below, sight)
-            found.append(Room(node.tag, "down", names["down"], np.asarray(room_w)))
+            found += _into(node, [s for s in own if s.direction == "down"], _most_drawn_w(node, below, sight))
         if names["up"]:
             room_w = node.export_max_w + _least_drawn_w(node, below, sight)
             found.append(Room(node.tag, "up", names["up"], np.asarray(room_w)))
-    return (*found, *_in_a_hurry(assets, stocks, sight, quick))
+    return (*found, *_in_a_hurry(stocks))
+
+
+def _into(node: Node, own: Sequence[Stock], drawn_w: Floats) -> list[Room]:
+    """Return the room for increases beside what would be drawn without the plan, and so for a signal, which counts from that."""
+    names, waits_w = frozenset(stock.name for stock in own), _waits_w(own, drawn_w)
+    found = [Room(node.tag, "down", names, np.asarray(node.import_max_w - (drawn_w - waits_w)))]
+    if waits_w.any():
+        signal = frozenset(stock.name for stock in own if not stock.one_way)
+        found.append(Room(node.tag, "down", signal, np.asarray(node.import_max_w - drawn_w), of=SYMMETRIC))
+    return found
+
+
+def _waits_w(own: Sequence[Stock], like_w: Floats) -> Floats:
+    """Return what of clusters the plan puts off, (i, h). [W]"""
+    return np.asarray(
+        sum((np.nan_to_num(stock.paths_w) for stock in own if stock.one_way), 0.0 * np.nan_to_num(like_w))
+    )
 
 
 def unknown(nodes: Sequence[Node], stocks: Sequence[Stock], assets: Sequence[AssetConfig], sight: Sight) -> list[str]:
@@ -107,26 +123,19 @@ def _least_drawn_w(node: Node, below: Sequence[AssetConfig], sight: Sight) -> Fl
     return drawn_w
 
 
-def _in_a_hurry(
-    assets: Sequence[AssetConfig], stocks: Sequence[Stock], sight: Sight, quick: Mapping[str, float]
-) -> list[Room]:
-    """Return what is left of the increases until clusters that the plan holds back draw what they would by themselves.
+def _in_a_hurry(stocks: Sequence[Stock]) -> list[Room]:
+    """Return what is left of the increases until clusters whose work the plan puts off draw what they would without it.
 
-    An increase is counted from what they would draw; until they do, something faster has to draw it for them.
+    A signal is counted from that; until they do, something faster has to draw it for them.
     """
     down = [stock for stock in stocks if stock.direction == "down"]
-    nothing = np.zeros((1, sight.steps.count))
-    there_w = sum((stock.paths_w for stock in down if len(stock.paths_w)), nothing)
-    back_w: dict[float, Floats] = {}
-    for asset in assets:
-        demand_w = sight.median(f"compute/{asset.id}") if asset.kind is Kind.CLUSTER else None
-        if demand_w is not None and asset.id in quick:
-            held_w = np.nan_to_num(np.maximum(demand_w - sight.planned_w(asset.id), 0.0))
-            back_w[quick[asset.id]] = back_w.get(quick[asset.id], nothing) + held_w
-    names, found = frozenset(stock.name for stock in down), []
-    for response_s in sorted(back_w):
-        missing_w = sum((held_w for slow_s, held_w in back_w.items() if slow_s >= response_s), nothing)
-        if names and missing_w.any():
-            within_s = float(np.nextafter(response_s, 0.0))
-            found.append(Room(f"{response_s:g} s", "down", names, np.asarray(there_w - missing_w), within_s))
+    late, fast = [stock for stock in down if stock.one_way], [stock for stock in down if not stock.one_way]
+    found = []
+    for response_s in sorted({stock.response_s for stock in late}):
+        waits_w = sum((stock.paths_w for stock in late if stock.response_s >= response_s), np.zeros(1))
+        there_w = sum((stock.paths_w for stock in fast if len(stock.paths_w)), np.zeros(1))
+        names, within_s = frozenset(stock.name for stock in fast), float(np.nextafter(response_s, 0.0))
+        if names:
+            room_w = np.asarray(there_w - waits_w)
+            found.append(Room(f"{response_s:g} s", "down", names, room_w, within_s, of=SYMMETRIC))
     return found

@@ -1,8 +1,4 @@
-"""What a site can draw more than it would by itself: storage that charges, and generation that is held back. Pure.
-
-An increase is counted from what would be drawn if nobody held anything: clusters that the plan holds back are in that already, and
-draw no more than their jobs want. So they stand behind no increase.
-"""
+"""What a site can draw more than it would: storage that charges, generation that is held back, work that the plan puts off. Pure."""
 
 from __future__ import annotations
 
@@ -48,6 +44,15 @@ def held_back(asset: AssetConfig, response_s: float, sight: Sight) -> Stock | st
     # Each Wh held back is bought instead; where its owner says that it costs more, it costs that.
     cost = max(asset.curtail_cost_per_wh, sight.dearest_per_wh())
     return Stock(asset.id + DOWN, "down", response_s, cost, given_w)
+
+
+def put_off(asset: AssetConfig, response_s: float, waits_w: Floats, sight: Sight) -> Stock:
+    """Return the work (i, h) of a cluster that the plan holds back and that may run after all. [W]
+
+    It would be paid for later, at best when energy is cheapest. An increase is counted from what is drawn without it, a signal from
+    what would be drawn with it: so it is sold one way only.
+    """
+    return Stock(asset.id + DOWN, "down", response_s, sight.spread_per_wh(), np.asarray(waits_w), one_way=True)
 
 
 def given(asset: AssetConfig, sight: Sight) -> Floats | None:

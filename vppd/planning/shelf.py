@@ -17,7 +17,7 @@ from vppd.core.forecast.outlook import Outlook
 from vppd.core.timetable import Timetable
 from vppd.model import TIERS, Interval, Kind
 from vppd.planning.connection import Node, rooms_of, unknown
-from vppd.planning.increases import charging, held_back
+from vppd.planning.increases import charging, held_back, put_off
 from vppd.planning.sight import IMPORT_PRICE, LOW_FRAC, UNTRIED_FRAC, Sight, Steps, common_rows
 from vppd.snapshot import Floats
 
@@ -83,7 +83,7 @@ def shelf_of(
             missing[asset.id] = found
         else:
             stocks += found
-    rooms = rooms_of(nodes, assets, stocks, sight, quick)
+    rooms = rooms_of(nodes, assets, stocks, sight)
     missing |= dict.fromkeys(
         unknown(nodes, stocks, assets, sight), "its load is not foreseen: nothing more is drawn there"
     )
@@ -117,17 +117,17 @@ def _cluster(asset: AssetConfig, response_s: float, sight: Sight) -> list[Stock]
     if expected_w is not None and sight.timetable is not None:
         back_w = np.nan_to_num(np.maximum(expected_w - sight.planned_w(asset.id), 0.0))
     room_w = None if whole_w is None else np.maximum(whole_w - asset.min_w - back_w, 0.0)
-    stocks = []
+    stocks, waits_w = [], back_w * 0.0
     for tier in sorted(tiers_w, reverse=True):
         free_w = np.maximum(tiers_w[tier], 0.0)
         held_w = np.minimum(free_w, back_w)
-        back_w, free_w = back_w - held_w, free_w - held_w
+        back_w, free_w, waits_w = back_w - held_w, free_w - held_w, waits_w + held_w
         if room_w is not None:
             free_w = np.minimum(free_w, room_w)
             room_w = room_w - np.nan_to_num(free_w)
         cost = asset.tier_cost_per_wh[tier]
         stocks.append(Stock(f"{asset.id}/tier{tier}", "up", response_s, cost, np.asarray(free_w)))
-    return stocks
+    return [*stocks, put_off(asset, response_s, waits_w, sight)] if np.nan_to_num(waits_w).any() else stocks
 
 
 def _storage(asset: AssetConfig, response_s: float, sight: Sight) -> list[Stock] | str:

@@ -75,10 +75,17 @@ class Sight:
 
     def dearest_per_wh(self) -> float:
         """Return the highest price of energy that is expected, 0 where nobody says. [>= 0]"""
+        return max([0.0, *self._prices_per_wh()])
+
+    def spread_per_wh(self) -> float:
+        """Return how much dearer energy may be now than later, by the prices that are expected. [>= 0]"""
+        found = self._prices_per_wh()
+        return max(found) - min(found) if found else 0.0
+
+    def _prices_per_wh(self) -> list[float]:
         price = self.outlook.get(IMPORT_PRICE)
-        if price is None:
-            return 0.0
-        return max(float(np.nan_to_num(np.nanmax(price.forecast.at(MEDIAN_FRAC), initial=0.0))), 0.0)
+        found = np.zeros(0) if price is None else price.forecast.at(MEDIAN_FRAC)
+        return [float(x) for x in found[np.isfinite(found)]]
 
     def _samples(self, name: str, *, is_low: bool) -> Floats | None:
         found = self.outlook.get(name)

@@ -32,6 +32,8 @@ class Resource:
     cost_per_wh: float = 0.0
     missing_until: Ints | None = None
     """(t,) by the last step of a slot: the last step in which the energy given in it is missing; None: by ``recovery_steps``."""
+    one_way: bool = False
+    """It stands behind no symmetric lot."""
 
     def back_after(self, lot: Lot) -> int:
         """Return the last step in which what a lot takes of the energy is not there: until then it has not come back."""
@@ -128,6 +130,9 @@ class Together:
     of: str = ""
     """Direction of the lots that need it; empty: its own. Symmetric ones trust each side with a part of what may be missed."""
 
+    is_common: bool = True
+    """Every lot that draws on these, and is counted, needs a bound about just these."""
+
     def counts(self, lot: Lot) -> bool:
         """Say whether what the lot draws of one of its resources counts."""
         return self.direction in lot.sides and lot.activation_s <= self.within_s
@@ -184,6 +189,7 @@ def suits(resource: Resource, lot: Lot) -> bool:
     """Say whether a resource may stand behind a lot."""
     return (
         resource.direction in lot.sides
+        and not (resource.one_way and lot.direction == SYMMETRIC)
         and resource.response_s <= lot.activation_s
         and resource.cost_per_wh <= lot.limit_per_wh
     )

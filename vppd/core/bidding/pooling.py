@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vppd.core.bidding.lots import INF, Lot, Resource, Together
+from vppd.core.bidding.lots import INF, SYMMETRIC, Lot, Resource, Together
 from vppd.core.bidding.quote import Reading
 from vppd.core.bidding.stock import Room, Stock
 from vppd.core.bidding.sureness import careful_epsilon, sure_in_slot
@@ -28,14 +28,15 @@ def sure(
     """Return what is sure of each stock with an end to its energy, and of the others together, in the slots of the lots."""
     together: list[Together] = []
     tight = [room for room in rooms if not _never_binds(room, stocks)]
+    is_common = not any(stock.one_way for stock in stocks) or all(lot.direction != SYMMETRIC for lot in lots)
     for direction in sorted({lot.direction for lot in lots}):
         groups: dict[tuple[int, ...], _Group] = {}
         for lot, frac in zip(lots, epsilons_frac, strict=True):
             if lot.direction == direction:
-                pools = {side: _pool(stocks, side, lot.activation_s) for side in lot.sides}
+                pools = {side: _pool(stocks, side, lot) for side in lot.sides}
                 # Pools grow with the time there is: those of one size are the same.
                 size = tuple(len(pool) for pool in pools.values())
-                groups.setdefault(size, _Group(direction, pools)).slots.append(_Slot(lot, frac))
+                groups.setdefault(size, _Group(direction, pools, is_common)).slots.append(_Slot(lot, frac))
         for group in groups.values():
             together += _joint(group, tight, reading)
     return [_resource(stock, lots) for stock in stocks], together
@@ -55,11 +56,14 @@ class _Group:
 
     direction: str
     pools: Mapping[str, list[Stock]]
+    is_common: bool
+    """Lots of the other directions draw from the same pools."""
     slots: list[_Slot] = field(default_factory=list)
 
 
-def _pool(stocks: Sequence[Stock], side: str, activation_s: float) -> list[Stock]:
-    return [s for s in stocks if s.direction == side and s.energy_wh is None and s.response_s <= activation_s]
+def _pool(stocks: Sequence[Stock], side: str, lot: Lot) -> list[Stock]:
+    able = (s for s in stocks if s.direction == side and not (s.one_way and lot.direction == SYMMETRIC))
+    return [s for s in able if s.energy_wh is None and s.response_s <= lot.activation_s]
 
 
 def _never_binds(room: Room, stocks: Sequence[Stock]) -> bool:
@@ -78,7 +82,7 @@ def _resource(stock: Stock, lots: Sequence[Lot]) -> Resource:
     energy_wh = INF if stock.energy_wh is None else np.nan_to_num(np.maximum(stock.energy_wh, 0.0), nan=0.0)
     return Resource(
         stock.name, stock.direction, stock.response_s, sure_w, energy_wh, stock.recovery_steps, stock.cost_per_wh,
-        _missing_until(stock, lots, len(sure_w)),
+        _missing_until(stock, lots, len(sure_w)), stock.one_way,
     )  # fmt: skip
 
 
@@ -116,7 +120,9 @@ def _joint(group: _Group, rooms: Sequence[Room], reading: Reading) -> list[Toget
     hurries_s = [slot.lot.activation_s for slot in slots]
     found: list[Together] = []
     for (first, last, is_held), frac in windows.items():
-        window = _Window(group.direction, first, last, is_held, min(hurries_s), max(hurries_s), reading)
+        window = _Window(
+            group.direction, first, last, is_held, min(hurries_s), max(hurries_s), reading, group.is_common
+        )
         found += window.bounds(samples_w, subsets, frac)
         found += window.fitting([room for room in rooms if room.direction in group.pools], frac)
     return found
@@ -163,6 +169,7 @@ class _Window:
     most_s: float
     """The lots of this slot that draw from the same pools ask for between so much and so much time. [s]"""
     reading: Reading
+    is_common: bool
     missed: Bools | None = None
     """Samples in which something that is needed is not there; None: nothing that is needed was uncertain yet."""
 
@@ -179,14 +186,14 @@ class _Window:
         share_frac = epsilon_frac / doubtful if doubtful and epsilon_frac > 0.0 else epsilon_frac
         for subset in subsets:
             sure_w = sure_in_slot(subset.paths_w[:, self.steps], self.reading, share_frac)
-            yield self._bound(subset.side, subset.names, sure_w, self.most_s)
+            yield self._bound(subset.side, subset.names, sure_w, self.most_s, self.is_common)
         for whole_w in samples_w.values():
             self._miss(whole_w, sure_in_slot(whole_w[:, self.steps], self.reading, share_frac))
 
     def fitting(self, rooms: Sequence[Room], epsilon_frac: float) -> Iterator[Together]:
         """Yield what fits each room: with what the stocks miss already, no more may be missed than was accepted."""
         for room in rooms:
-            if self.least_s > room.within_s:
+            if self.least_s > room.within_s or room.of not in ("", self.direction):
                 continue
             room_w, frac = room.room_w[:, self.steps], epsilon_frac
             if self.missed is not None:
@@ -194,7 +201,8 @@ class _Window:
                 room_w, frac = np.where(self.missed, np.nan_to_num(room_w).max(initial=0.0), room_w), min(frac, 0.0)
             sure_w = sure_in_slot(room_w, self.reading, frac)
             self._miss(room.room_w, sure_w)
-            yield self._bound(room.direction, room.names, sure_w, room.within_s)
+            is_common = room.of == "" and room.within_s == INF
+            yield self._bound(room.direction, room.names, sure_w, room.within_s, is_common)
 
     def _miss(self, whole_w: Floats, sure_w: float) -> None:
         if not _varies(whole_w[:, self.steps]):
@@ -204,10 +212,10 @@ class _Window:
             missed = np.asarray(np.broadcast_to(missed.any(axis=1, keepdims=True), missed.shape))
         self.missed = missed if self.missed is None else np.asarray(self.missed | missed)
 
-    def _bound(self, side: str, names: frozenset[str], sure_w: float, within_s: float) -> Together:
+    def _bound(self, side: str, names: frozenset[str], sure_w: float, within_s: float, is_common: bool) -> Together:
         return Together(
             side, within_s, names, self.first, self.last, sure_w, is_held=self.is_held, least_s=self.least_s,
-            of=self.direction,
+            of=self.direction, is_common=is_common,
         )  # fmt: skip
 
 

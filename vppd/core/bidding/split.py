@@ -14,6 +14,7 @@ import numpy as np
 
 from vppd.core.bidding.greedy import greedy
 from vppd.core.bidding.lots import INF, Lot, Resource, Spans, Split, Together, suits, worth_of
+from vppd.core.bidding.peaks import Peaks
 from vppd.core.schedule.program import Program
 from vppd.core.schedule.solver import Verdict, solve_program
 from vppd.snapshot import Bools, Floats
@@ -105,7 +106,7 @@ class _Form:
         self._near_wide_first = Spans([bound for bound, _ in self._wide_first])
         self._near_lots = Spans(lots)
         self._mosts_w: dict[int, float] = {}
-        self._peaks_w = _peaks_w(together, [lot for lot in lots if lot.is_held])
+        self._peaks = Peaks(resources, together, [lot for lot in lots if lot.is_held])
         self._rows: list[tuple[list[tuple[int, float]], float, float]] = []
         self._most: dict[RowId, tuple[tuple[tuple[int, float], ...], float]] = {}
 
@@ -293,7 +294,7 @@ class _Form:
             elif own and own not in once:
                 once.add(own)
                 # What is held, and what is sold without this slot, may be more: the bound is in force once a lot of it is sold.
-                most_w = float(self._peaks_w[bound.names][bound.first_step : bound.last_step + 1].max())
+                most_w = self._peaks.most_w(bound)
                 switches = ((2 * i + 1, (most_w - bound.sure_w) / _UNIT_W) for i in users)
                 self._rows += [([*own, switch], -INF, most_w / _UNIT_W) for switch in switches]
 
@@ -312,17 +313,3 @@ def _by_step(spans: Iterable[tuple[int, float, int, int]]) -> dict[int, list[tup
         for t in range(first, last + 1):
             found[t].append((column, factor))
     return found
-
-
-def _peaks_w(together: Sequence[Together], held: Sequence[Lot]) -> dict[frozenset[str], Floats]:
-    """Return the most that can be drawn of the same resources in each step, whatever is sold. [W]"""
-    steps = max((bound.last_step + 1 for bound in together), default=0)
-    found: dict[frozenset[str], Floats] = {}
-    for bound in together:
-        peak_w = found.setdefault(bound.names, np.zeros(steps))
-        span = slice(bound.first_step, bound.last_step + 1)
-        peak_w[span] = np.maximum(peak_w[span], bound.sure_w)
-    held_w = np.zeros(steps)
-    for lot in held:
-        held_w[lot.steps] += lot.max_w
-    return {key: peak_w + held_w for key, peak_w in found.items()}

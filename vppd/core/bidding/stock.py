@@ -38,6 +38,8 @@ class Stock:
     """(h,) energy it can give from each step on at its terminals, by its timetable, above its reserve; None: no end to it. [Wh]"""
     recovery_steps: int = 0
     """So many steps after a slot the energy given in it is back."""
+    one_way: bool = False
+    """It stands behind no symmetric sale: it is none of what is counted there."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +56,8 @@ class Room:
     """(i, h) joint samples of the same moments as the stocks', or one row that is known for sure; NaN is not known. [W]"""
     within_s: float = INF
     """Only what is sold to be there within this time needs it. [s]"""
+    of: str = ""
+    """Only sales of this direction need it; empty: all that draw on the stocks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,62 @@ def test_room_that_was_sold_is_not_charged_away() -> None:
     assert left_w[world.index("bess-b")] == pytest.approx(50e3, rel=0.01)
 
 
+def test_what_is_sold_both_ways_keeps_both_sides() -> None:
+    """Neither discharge nor charge may use what a signal can ask for next."""
+    world = world_at(0.6)
+    now = seen(world)
+    obligation = sold(100e3, direction="symmetric", resource="main-b", sustain_s=900.0)
+    bess = world.index("bess-b")
+    charging_w = narrowed(wish(world, bess_b=250e3), [obligation], world.at, now, world.plant)
+    giving_w = narrowed(wish(world, bess_b=-250e3), [obligation], world.at, now, world.plant)
+    assert charging_w[bess] == pytest.approx(150e3, rel=0.01)
+    share = now.lower_w[bess] / -250e3
+    assert share == pytest.approx(1.0)
+    assert giving_w[bess] == pytest.approx(-150e3, rel=0.01)
+
+
+def test_generation_is_left_to_be_held_back() -> None:
+    """What full storage cannot take, the sun is to be there for: the plan may hold back the rest of it alone."""
+    world = World()
+    world.available_w[world.index("pv-b")] = world.power_w[world.index("pv-b")] = -120e3
+    world.soc_frac[:] = np.where(np.isfinite(world.soc_frac), 1.0, np.nan)
+    world.step(3)
+    obligation = sold(80e3, direction="down", resource="main-b")
+    pv = world.index("pv-b")
+    held_w = narrowed(wish(world, pv_b=-10e3), [obligation], world.at, seen(world), world.plant)
+    assert held_w[pv] == pytest.approx(-80e3)
+    free_w = narrowed(wish(world, pv_b=-100e3), [obligation], world.at, seen(world), world.plant)
+    assert free_w[pv] == pytest.approx(-100e3)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(-1.0, 1.0), st.floats(-1.0, 1.0)), min_size=1, max_size=3),
+    st.floats(0.3, 0.95),
+    st.floats(0.3, 0.95),
+)
+@example([(1.0, 1.0)], 0.5, 0.9)
+def test_room_that_was_sold_is_there_at_every_moment(
+    plan: list[tuple[float, float]], soc_frac: float, part: float
+) -> None:
+    """Whatever the plan wishes for minutes on end: the increase that could be delivered at first can be at every moment."""
+    world, hours = small_storage(), 180.0 / 3600.0
+    world.soc_frac[:] = np.where(np.isfinite(world.soc_frac), soc_frac, np.nan)
+    world.step(3)
+
+    def room_w() -> float:
+        now = seen(world)
+        return float(np.minimum(now.upper_w, now.room_wh / hours).sum())
+
+    obligation = sold(part * room_w(), direction="down", sustain_s=180.0)
+    for each in plan:
+        wished_w = wish(world, ups_a=each[0] * 1e5, bess_b=each[1] * 2.5e5)
+        for _ in range(60):
+            world.preferred_w = narrowed(wished_w, [obligation], world.at, seen(world), world.plant)
+            world.step()
+        assert room_w() >= obligation.power_w * 0.999 - 10.0
+
+
 def test_only_what_runs_counts() -> None:
     """An obligation that begins later is the plan's business, one that is over nobody's."""
     world = world_at(0.9)

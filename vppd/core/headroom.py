@@ -1,7 +1,8 @@
 """What has been sold and can be asked for now: power and energy that the plan's wishes must leave alone. Pure.
 
 Storage keeps as much as it can of what was sold, shared out by what each can give; what it cannot keep, clusters keep ready
-to be shed. Counted twice over: from rest (the baseline of an order) and from what is drawn now (what a meter sees).
+to be shed, and generators to be held back. What is sold both ways is kept on both sides. Counted twice over: from rest (the
+baseline of an order) and from what is drawn now (what a meter sees).
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Standing:
     """What a cluster would draw unheld, 0 for others. [W]"""
     shed_w: Floats
     """What of it may be shed, all tiers. [W]"""
+    made_w: Floats
+    """What PV and wind would give unheld, 0 for others. [W, >= 0]"""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +65,7 @@ def standing(readings: Readings, decision: Decision, plant: Plant) -> Standing:
     spare_frac = np.maximum(soc_frac - plant.reserve_frac - SOC_MARGIN_FRAC, 0.0)
     said_w = np.where(np.isfinite(readings.available_w), readings.available_w, np.nan_to_num(state.power_w))
     cluster = usable & ~is_storage(plant) & (said_w > 0.0)
+    generates = usable & ~is_storage(plant) & (said_w < 0.0)
     return Standing(
         usable=usable,
         lower_w=np.where(gives, np.minimum(np.maximum(plant.rated_lower_w, declared_lower_w), 0.0), 0.0),
@@ -70,6 +74,7 @@ def standing(readings: Readings, decision: Decision, plant: Plant) -> Standing:
         room_wh=np.where(storage, (1.0 - soc_frac) * capacity_wh / eff, 0.0),
         available_w=np.where(cluster, said_w, 0.0),
         shed_w=np.where(cluster, np.minimum(readings.tier_shed_w[:, 1:].sum(axis=1), np.maximum(said_w, 0.0)), 0.0),
+        made_w=np.where(generates, -said_w, 0.0),
     )
 
 
@@ -82,8 +87,8 @@ def narrowed(wish_w: Floats, obligations: Sequence[Obligation], at: datetime, no
     """Return the wishes (n,) without those parts that what is sold and running now does not leave. [W]"""
     found_w = wish_w
     ordered = sorted(running(obligations, at), key=lambda o: (_rank(o.resource, plant), o.award_id))
-    up = [o for o in ordered if o.direction == "up"]
-    down = [o for o in ordered if o.direction == "down"]
+    up = [o for o in ordered if o.direction in ("up", "symmetric")]
+    down = [o for o in ordered if o.direction in ("down", "symmetric")]
     if up:
         found_w = _kept_up(found_w, up, at, now, plant)
     if down:
@@ -155,7 +160,7 @@ def _kept_up(wish_w: Floats, sold: Sequence[Obligation], at: datetime, now: Stan
 def _kept_down(wish_w: Floats, sold: Sequence[Obligation], at: datetime, now: Standing, plant: Plant) -> Floats:
     """Return wishes that leave power and room for drawing more."""
     n = len(wish_w)
-    kept = _Kept(np.zeros(n), np.zeros(n))
+    kept, ready_w = _Kept(np.zeros(n), np.zeros(n)), np.zeros(n)
     for o in sold:
         if _rank(o.resource, plant) == 1 and o.resource not in plant.nodes:
             continue
@@ -164,9 +169,12 @@ def _kept_down(wish_w: Floats, sold: Sequence[Obligation], at: datetime, now: St
         share_w = _shared(o.power_w, np.where(on, np.minimum(np.maximum(now.upper_w - kept.power_w, 0.0), room_w), 0.0))
         kept.power_w += share_w
         kept.energy_wh += share_w * hours
+        left_w = o.power_w - float(share_w.sum())
+        ready_w += _shared(left_w, np.where(on, np.maximum(now.made_w - ready_w, 0.0), 0.0))
     free_wh = np.maximum(now.room_wh - kept.energy_wh, 0.0)
     most_w = np.minimum(now.upper_w - kept.power_w, free_wh / (EASE_S / 3600.0))
-    return np.where(kept.power_w > 0.0, np.minimum(wish_w, np.maximum(most_w, 0.0)), wish_w)
+    wish_w = np.where(kept.power_w > 0.0, np.minimum(wish_w, np.maximum(most_w, 0.0)), wish_w)
+    return np.where(ready_w > 0.0, np.minimum(wish_w, -ready_w), wish_w)
 
 
 def _shared(power_w: float, can_w: Floats) -> Floats:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.market.plant import ISSUER, PRODUCT, Keys, bid_of, keys_in
+from tests.market.plant import ISSUER, PRODUCT, Keys, bid_of, keys_in, refuse
 from tests.market.rig import GATE, PRODUCT_END, START, Rig
 from vppd.errors import ConfigError
+from vppd.grid.reasons import Reason
 from vppd.market import memory
 from vppd.market.accounts import Pays, Tariff
 from vppd.market.report import results, show
@@ -89,6 +90,20 @@ def test_a_scheduled_award_that_was_never_carried_out_is_settled_with_nothing(ke
     rig.say(rig.plant.award_statement(rig.deal.award_id, bid, 0.0, PRODUCT_END))
     (award,) = results(rig.market)["awards"]
     assert (award["account"]["delivered_wh"], award["account"]["owed"]) == ("0.000", "-1.20")
+
+
+def test_an_order_that_is_refused_is_settled_with_nothing(keys: Keys) -> None:
+    """The award was accepted, its order was not: no statement will come, all of it is missing, and no signal is sent."""
+    rig = Rig(keys)
+    rig.say(rig.plant.offer(bid_of(direction="symmetric", dispatch="order"), GATE))
+    rig.at(GATE + timedelta(seconds=1))
+    rig.plant.verdict = refuse(Reason.HOLD, "released")
+    rig.at(START)
+    rig.at(START + timedelta(seconds=10))
+    assert (rig.deal.order_state, rig.levels) == ("rejected", [])
+    (award,) = results(rig.market)["awards"]
+    assert award["account"]["delivered_wh"] == "0.000"
+    assert Decimal(award["account"]["owed"]) < 0
 
 
 def test_both_ways_are_called_by_a_signal_that_is_neutral(keys: Keys, tmp_path: Path) -> None:

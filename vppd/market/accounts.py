@@ -76,8 +76,8 @@ def obliged_wh(deal: Deal) -> Decimal:
 def _given_wh(deal: Deal) -> Decimal | None:
     """Return what was moved in the direction that was sold, by the statement of its order; None without one. [Wh]"""
     told = deal.statements.get("order", {})
-    if not told and deal.dispatch == "scheduled" and "award" in deal.statements:
-        return Decimal(0)  # never carried out: then the award has a statement of its own instead of its order's
+    if not told and _is_never_carried_out(deal):
+        return Decimal(0)
     match deal.direction:
         case "up":
             return _number(told, "shed_wh")
@@ -86,6 +86,13 @@ def _given_wh(deal: Deal) -> Decimal | None:
         case _:
             followed = _number(told, "compliant_frac")
             return None if followed is None else followed * obliged_wh(deal)
+
+
+def _is_never_carried_out(deal: Deal) -> bool:
+    """Say whether no statement of an order will come: then a scheduled award has one of its own."""
+    return deal.order_state in ("rejected", "unanswered") or (
+        deal.dispatch == "scheduled" and "award" in deal.statements
+    )
 
 
 def _slot_wh(deal: Deal) -> Decimal:

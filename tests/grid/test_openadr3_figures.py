@@ -280,7 +280,8 @@ def test_the_plan_shapes_what_is_foreseen() -> None:
     starts = [START + k * hour for k in range(1, 4)]
     assert [watched.power("DEMAND", at, hour) for at in starts] == pytest.approx([700e3, 700e3, 850e3])
     assert [watched.power("BASELINE", at, hour) for at in starts] == pytest.approx([900e3] * 3)
-    assert [watched.power("USAGE", at, hour, "main-b") for at in starts] == pytest.approx([250e3, 250e3, 400e3])
+    for kind in ("USAGE", "USAGE_FORECAST"):
+        assert [watched.power(kind, at, hour, "main-b") for at in starts] == pytest.approx([250e3, 250e3, 400e3])
     assert [watched.power("DEMAND", at, hour, "bess-b") for at in starts] == pytest.approx([-200e3, -200e3, 0.0])
     levels = [watched.power("STORAGE_CHARGE_LEVEL", at, hour, "bess-b") for at in starts]
     assert levels == pytest.approx([200e3 / 450e3, 5e3 / 450e3, 5e3 / 450e3])

@@ -180,9 +180,9 @@ async def test_events_move_the_meter(tmp_path: Path, record_property: Callable[[
         r.figures["late join"] = f"{await r.kept(LIMIT_KW):.1f} s after ready"
         await r.shows("a doorbell", lambda view: view["notifier"]["connections"] > 0)
         await _survive_a_kill(r)
-        wanted = [
-            {"payloadType": kind, "frequency": 1, "repeat": -1} for kind in ("DEMAND", "USAGE", "OPERATING_STATE")
-        ]
+        often: dict[str, Any] = {"frequency": 1, "repeat": -1}
+        wanted = [often | {"payloadType": kind} for kind in ("DEMAND", "USAGE", "OPERATING_STATE")]
+        wanted.append(often | {"payloadType": "DEMAND", "targets": ["main-a", "bat-1", "bat-2"]})
         r.server.add_event("report", "PRICE", 1, intervalPeriod=span(1.0, 6.0), reportDescriptors=wanted)
         await r.ring("create")
         await r.until("reports", lambda: len(r.server.reports) >= len(wanted))
@@ -225,11 +225,17 @@ async def _survive_a_kill(r: Room) -> None:
 
 
 def _check(r: Room) -> None:
-    """Check the reports of one interval under the limit."""
-    told = {}
+    """Check the reports of one interval under the limit: of the site, and of the feed and the batteries that hold it."""
+    told, by_name = dict[str, Any](), dict[str, Any]()
     for report in r.server.reports:
-        (slot,) = report["resources"][0]["intervals"]
-        told[report["payloadDescriptors"][0]["payloadType"]] = slot["payloads"][0]["values"][0]
+        values = {
+            entry["resourceName"]: entry["intervals"][0]["payloads"][0]["values"][0] for entry in report["resources"]
+        }
+        told |= {report["payloadDescriptors"][0]["payloadType"]: values["dc1"]} if "dc1" in values else {}
+        by_name |= values
+    stored_kw = by_name["bat-1"] + by_name["bat-2"]
+    assert by_name["main-a"] == pytest.approx(LIMIT_KW, rel=0.05)
+    assert LOAD_W / 1e3 + stored_kw == pytest.approx(LIMIT_KW, rel=0.05)
     assert told["DEMAND"] == pytest.approx(LIMIT_KW, rel=0.05)
     assert told["USAGE"] == pytest.approx(LIMIT_KW * 6.0 / 3600.0, rel=0.05)
     assert told["OPERATING_STATE"] == "RUNNING_CURTAILED"
@@ -289,8 +295,7 @@ async def test_prices_of_the_server_are_foreseen(tmp_path: Path) -> None:
     def priced(server: TestVtn) -> None:
         server.add_event("price", "PRICE", 0.25, intervalPeriod=span(-600.0, 7200.0), payloadDescriptors=[told])
 
-    often = {"poll_s": 1.0, "notifier": False}
-    async with room(tmp_path, forecast={"feeds": [feed]}, before=priced, **often) as r:
+    async with room(tmp_path, forecast={"feeds": [feed]}, before=priced, poll_s=1.0, notifier=False) as r:
         view = await foreseen(r, lambda view: any(row["source"] == "feed:vtn" for row in view["series"]))
         r.server.delete_event("price")
         gone = await foreseen(r, lambda view: bool(view["feeds"][0]["fault"]))

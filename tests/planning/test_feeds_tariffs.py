@@ -174,6 +174,21 @@ async def test_part_of_the_prices_taken_back_counts_no_more() -> None:
     assert await told.values() == pytest.approx([0.2e-3] * 12)
 
 
+@pytest.mark.looptime
+async def test_not_to_have_asked_yet_is_no_fault() -> None:
+    """Right after the start a moment is waited for the first answer, and never again."""
+    told = Told(price(0.2))
+    told.tariffs, loop = None, asyncio.get_running_loop()
+    loop.call_later(1.0, setattr, told, "tariffs", (price(0.2),))
+    assert await told.values() == pytest.approx([0.2e-3] * 12)
+    assert loop.time() < 1.5
+    told.tariffs = None
+    with pytest.raises(Unreachable):
+        await told.source.look()
+    assert loop.time() < 1.5
+
+
+@pytest.mark.looptime
 async def test_a_lost_server_says_nothing() -> None:
     """While the server is away nothing is said again, so that its word becomes stale."""
     told = Told(price(0.2))

@@ -57,7 +57,7 @@ class Foresight:
         match payload_type:
             case "BASELINE" | "DEMAND":
                 return self._drawn_w(place, start, span_s, planned=payload_type == "DEMAND")
-            case "USAGE":
+            case "USAGE" | "USAGE_FORECAST":
                 drawn_w = self._drawn_w(place, start, span_s, planned=True)
                 return None if drawn_w is None else drawn_w * span_s / 3_600.0
             case "GENERATION_DELTA_AVAILABLE":

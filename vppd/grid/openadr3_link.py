@@ -148,6 +148,8 @@ class OpenAdrLink:
         self._changes = await carry_out(self._desk, self._config.issuer, news, ahead)
         if self._ven is not None and self._doorbell is not None:
             self._doorbell.programs(program.id for program in self._ven.book.programs)
+        if self._reporter is not None:
+            self._reporter.attend()
 
 
 def _notifier(rings: Rings) -> dict[str, Any]:

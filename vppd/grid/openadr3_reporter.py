@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -86,24 +85,28 @@ class Reporter:
 
     def collect(self) -> None:
         """Put together what has become due since the last time."""
-        book, since, until = self._ven.book, self._since, self._clock.now()
-        asking = [event for event in book.events if event.report_descriptors]
-        self._watch(asking)
-        for event in asking:
+        since, until = self._since, self._clock.now()
+        self.attend()
+        for event in self._asking():
             begin = max(min(since, self._resumes.pop(event.id, since)), until - LOOK_BACK)
             self._collect(event, begin, until)
             self._tell(event)
-        present = {event.id for event in book.events}
+        present = {event.id for event in self._ven.book.events}
         self._courses.keep(present)
         self._told = {told for told in self._told if told[0] in present}
         while len(self._made) > MOST_MADE:
             del self._made[next(iter(self._made))]
         self._since = until
 
-    def _watch(self, asking: Iterable[Event]) -> None:
+    def attend(self) -> None:
+        """Keep account of what events ask about, from now on; to be called when they are news."""
         terms = self._ven.terms
-        named = (on_what(event, wanted, terms).values() for event in asking for wanted in event.report_descriptors)
+        wishes = ((event, wanted) for event in self._asking() for wanted in event.report_descriptors)
+        named = (on_what(event, wanted, terms).values() for event, wanted in wishes)
         self._figures.watch(tuple(dict.fromkeys(name for names in named for name in names)))
+
+    def _asking(self) -> list[Event]:
+        return [event for event in self._ven.book.events if event.report_descriptors]
 
     def _collect(self, event: Event, begin: datetime, until: datetime) -> None:
         book, terms = self._ven.book, self._ven.terms

@@ -25,6 +25,8 @@ WHOLE_S = 3600.0
 """Told from the hour under way on, so that the step under way is known, however long it is. [s]"""
 LOOK_S = 1.0
 """Whether the link has news is looked at so often; it costs a comparison. [s]"""
+FIRST_S, FIRST_LOOKS = 2.0, 20
+"""The first look waits so long for the server's first answer: not to have asked yet is no fault. [s]"""
 LATER_STEPS = 3
 """A series that only reaches further is news from so many steps on: open ends move with the clock."""
 AGAIN_S = 3600.0
@@ -51,13 +53,14 @@ class TariffSource:
         self._seen: Sequence[Tariff] | None = None
         self._said: tuple[datetime, datetime, Floats] | None = None
         self._blank: Content | None = None
+        self._looks = 0
 
     async def look(self) -> Content | None:
         """Return what the server tells when that is new or has not been said for long; a blank with its reason when it tells nothing.
 
         What a server that answers does not tell any more counts no more, however fresh it is. Raises Unreachable.
         """
-        self._seen = self._tariffs.told()
+        self._seen = await self._answer()
         if self._seen is None:
             raise Unreachable("the OpenADR server has not answered, or is lost")
         now = self._clock.now()
@@ -71,6 +74,14 @@ class TariffSource:
             return None
         self._said = (now, start, values)
         return Content(_document(now, start, values), now)
+
+    async def _answer(self) -> Sequence[Tariff] | None:
+        """Return what the server tells; right after the start it is given a moment to answer for the first time."""
+        left, self._looks = (FIRST_LOOKS if not self._looks else 0), self._looks + 1
+        while self._tariffs.told() is None and left:
+            await asyncio.sleep(FIRST_S / FIRST_LOOKS)
+            left -= 1
+        return self._tariffs.told()
 
     def forget(self) -> None:
         """Say it again."""

@@ -65,6 +65,8 @@ class Image:
     """(m,) what each node would draw without us, for orders that count from that. [W]"""
     recent: Recent | None
     """What the next cycle needs to tell such power."""
+    unheld_before_w: Floats | None = None
+    """(n,) generators that we hold back and that cannot say what they could give: what it was, NaN for others. [W]"""
 
 
 def is_storage(plant: Plant) -> Bools:
@@ -87,6 +89,7 @@ def aggregate(snapshot: Snapshot, state: State, plant: Plant, senses: Senses, ex
     """Return what to believe of the plant; an excluded asset counts as part of the inflexible load."""
     said_w, power_w = snapshot.readings.available_w, senses.power_w
     usable = plant.controllable & np.isfinite(power_w) & ~excluded
+    said_w, unheld_before_w = _said(said_w, power_w, state, plant)
     free_w = np.where(is_storage(plant), 0.0, np.where(np.isfinite(said_w), said_w, power_w))
     available_w = np.where(usable, free_w, 0.0)
     metered = plant.meter >= 0
@@ -115,7 +118,23 @@ def aggregate(snapshot: Snapshot, state: State, plant: Plant, senses: Senses, ex
         sure_base_w=np.nan_to_num(settled.base_w),
         baseline_w=sum_up(plant, np.nan_to_num(settled.unheld_w) + free_node_w),
         recent=settled.recent,
+        unheld_before_w=unheld_before_w,
     )
+
+
+def _said(said_w: Floats, power_w: Floats, state: State, plant: Plant) -> tuple[Floats, Floats | None]:
+    """Return what assets would draw unheld as far as they say, and what is remembered of those that cannot say it now. [W]
+
+    Many inverters know what they could give only while no limit of ours binds. What they give under it is not all they have:
+    believing that would end the limit, then set it again, in every other cycle.
+    """
+    blind = ~np.isfinite(said_w) & np.isfinite(state.target_w) & (plant.rated_lower_w < 0.0) & ~is_storage(plant)
+    if not blind.any():
+        return said_w, None
+    last_w = state.power_w if state.unheld_before_w is None else state.unheld_before_w
+    before_w = np.where(np.isfinite(last_w), last_w, state.power_w)
+    before_w = np.where(blind, np.fmin(before_w, power_w), np.nan)
+    return np.where(blind, before_w, said_w), before_w
 
 
 def _soc(snapshot: Snapshot, state: State, plant: Plant, fresh: Bools) -> tuple[Floats, Bools, Floats, Floats]:

@@ -268,4 +268,5 @@ def _next(
         wished_w=None if liked is None else liked.wished_w,
         recent=image.recent,
         named_lower_w=own.lower_w,
+        unheld_before_w=image.unheld_before_w,
     )

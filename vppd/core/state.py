@@ -118,6 +118,8 @@ class State:
     """What was read in the cycles before, once meters and clusters were not read at once."""
     named_lower_w: Floats | None = None
     """(n,) lower bound in force on assets that orders name, -inf when free; None: all are. [W]"""
+    unheld_before_w: Floats | None = None
+    """(n,) what generators that we hold back could give before, when they cannot say so, NaN for others; None: all can. [W]"""
 
     @classmethod
     def first(cls, plant: Plant, progress: Mapping[str, Progress] | None = None) -> State:

@@ -48,7 +48,10 @@ _TYPES: Mapping[str, type[Any]] = MappingProxyType(
     }
 )
 _LATER: Mapping[str, frozenset[str]] = MappingProxyType(
-    {"Snapshot": frozenset({"preferred_w", "sold"}), "State": frozenset({"wished_w", "recent", "named_lower_w"})}
+    {
+        "Snapshot": frozenset({"preferred_w", "sold"}),
+        "State": frozenset({"wished_w", "recent", "named_lower_w", "unheld_before_w"}),
+    }
 )
 """Fields that older records do not have, at the end: left out while all from there on are None, so that records read and digest as ever."""
 _ENUMS: Mapping[str, type[Enum]] = MappingProxyType({"OrderKind": OrderKind, "Phase": Phase})

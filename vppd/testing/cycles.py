@@ -67,6 +67,8 @@ class World:
     """Assets whose devices do not answer."""
     stuck: set[str] = field(default_factory=set)
     """Assets that acknowledge setpoints and do nothing."""
+    mum: set[str] = field(default_factory=set)
+    """Generators that cannot say what they could give while they are held back."""
     preferred_w: Floats | None = None
     """What the plan wishes of each asset, NaN for nothing. [W]"""
     sold: list[Obligation] = field(default_factory=list)
@@ -148,6 +150,8 @@ class World:
             meter = self.plant.meter[self.plant.nodes.index(feed)]
             r.power_w[meter] = self.meter_w(feed)
         r.soc_frac[:], r.available_w[:], r.tier_shed_w[:] = self.soc_frac, self.available_w, self.tier_shed_w
+        for i in map(self.index, self.mum):
+            r.available_w[i] = self.available_w[i] if self.power_w[i] <= 0.95 * self.available_w[i] else np.nan
         heard = np.array([name not in self.silent for name in self.plant.asset_ids])
         r.mono_s[heard] = self.mono_s
         r.online[:] = heard

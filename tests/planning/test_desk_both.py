@@ -70,9 +70,9 @@ async def test_a_signal_is_sold_both_ways_and_takes_both_sides() -> None:
         book = {o.bid.direction: o.bid for o in room.offers() if o.bid.interval.start == FIRST}
         view = room.desk.view()
     assert (both.bid.direction, both.bid.sustain_s, both.bid.dispatch) == ("symmetric", 900.0, "order")
-    # 450 of 500 kWh are stored: 40 kWh of room in the battery and 8 kWh in the UPS, for a quarter of an hour; 80 kW of PV at most.
-    most_w = 4.0 * 48e3 / 0.96 + 80e3
-    assert 200e3 < both.bid.power_w <= most_w
-    assert "down" not in book or book["down"].power_w <= most_w - both.bid.power_w
+    # 450 of 500 kWh are stored: 40 kWh of room in the battery and 8 kWh in the UPS, and 80 kW of PV at most; but the site's ramp
+    # goes up by no more than 200 kW in 10 s.
+    assert both.bid.power_w == 200e3
+    assert "down" not in book
     assert book["up"].power_w <= 450e3 - both.bid.power_w
     assert view["short_w"] == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from vppd.core.bidding.offering import Sale, offering
 from vppd.core.bidding.stock import Room, Stock
 from vppd.core.failsafe import SOC_MARGIN_FRAC
 from vppd.model import Interval
-from vppd.planning.connection import nodes_of
+from vppd.planning.connection import nodes_of, ramps_of
 from vppd.planning.shelf import UNTRIED_FRAC, Shelf, Steps, shelf_of
 from vppd.plant import plant_of
 from vppd.products import site_of
@@ -207,6 +208,22 @@ def test_no_more_is_offered_than_the_feed_has_room_for() -> None:
         assert most_w - 12e3 < given.bids[0].power_w <= most_w
         blind = offering([a_sale()], found.stocks, start=START, step_s=STEP_S)
         assert blind.bids[0].power_w > 380e3
+
+
+def test_no_more_is_offered_than_the_ramps_reach_in_time() -> None:
+    """20 kW a second upwards: within 5 s no more than 100 kW in all; what has time has all of it, but for what is sold."""
+    found = shelf()
+    fast, slow = replace(a_sale(), product="fast", activation_s=5.0), a_sale()
+    rooms = ramps_of(CONFIG.site, found.stocks, [fast, slow])
+    assert [(one.direction, one.within_s, one.room_w.max()) for one in rooms] == [
+        ("up", 5.0, 250e3), ("up", 300.0, 15e6), ("down", 5.0, 100e3), ("down", 300.0, 6e6),
+    ]  # fmt: skip
+    one, other = (
+        offering(sales, found.stocks, start=START, step_s=STEP_S, rooms=rooms).bids
+        for sales in ([fast, replace(fast, product="too")], [slow])
+    )
+    assert sum(bid.power_w for bid in one) == 100e3
+    assert other[0].power_w > 300e3
 
 
 def test_samples_of_generation_are_of_the_same_moments_as_compute() -> None:

@@ -6,19 +6,28 @@ the same samples as what is sold.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isfinite
+from typing import Protocol
 
 import numpy as np
 
 from vppd.config.load import Config
-from vppd.config.plant import STORAGE, AssetConfig
+from vppd.config.plant import STORAGE, AssetConfig, SiteConfig
 from vppd.core.bidding.lots import SYMMETRIC
 from vppd.core.bidding.stock import Room, Stock
 from vppd.model import Kind
 from vppd.planning.increases import given
 from vppd.planning.sight import Sight
 from vppd.snapshot import Floats
+
+
+class Slot(Protocol):
+    """What is sold to be there within a time."""
+
+    @property
+    def activation_s(self) -> float | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,19 @@ def _waits_w(own: Sequence[Stock], like_w: Floats) -> Floats:
     return np.asarray(
         sum((np.nan_to_num(stock.paths_w) for stock in own if stock.one_way), 0.0 * np.nan_to_num(like_w))
     )
+
+
+def ramps_of(site: SiteConfig, stocks: Sequence[Stock], sold: Iterable[Slot]) -> tuple[Room, ...]:
+    """Return what the site's ramps reach within each time that something is, or may be, sold to be there."""
+    times_s = sorted({s.activation_s for s in sold if s.activation_s is not None and isfinite(s.activation_s)})
+    found = []
+    for way, ramp_w_per_s in (("up", site.ramp_down_w_per_s), ("down", site.ramp_up_w_per_s)):
+        own = [stock for stock in stocks if stock.direction == way]
+        names = frozenset(stock.name for stock in own)
+        for within_s in times_s if own else ():
+            reach_w = np.full((1, own[0].paths_w.shape[1]), ramp_w_per_s * within_s)
+            found.append(Room(f"ramp of {within_s:g} s", way, names, reach_w, within_s))
+    return tuple(found)
 
 
 def unknown(nodes: Sequence[Node], stocks: Sequence[Stock], assets: Sequence[AssetConfig], sight: Sight) -> list[str]:

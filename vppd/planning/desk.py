@@ -24,7 +24,7 @@ from vppd.grid.envelope import Sender
 from vppd.grid.offers import offer_event, offer_message
 from vppd.model import Event, Kind
 from vppd.planning.alarms import Alarms
-from vppd.planning.connection import nodes_of
+from vppd.planning.connection import nodes_of, ramps_of
 from vppd.planning.desk_view import desk_view
 from vppd.planning.gate_log import GateLog
 from vppd.planning.gates import Slot, in_play, next_moments, overlapping, slots
@@ -259,7 +259,8 @@ class TradingDesk:
         steps = steps_of(intervals, now, step_s)
         plan, nodes = self._foreseen.timetable(), nodes_of(self._config)
         shelf = shelf_of(self._config.assets, self._site, outlook, plan, steps, self._away, nodes)
-        return Question(sales, shelf, held, self._market.time_limit_s)
+        rooms = (*shelf.rooms, *ramps_of(self._config.site, shelf.stocks, (*sales, *held)))
+        return Question(sales, replace(shelf, rooms=rooms), held, self._market.time_limit_s)
 
     async def _computed(self, asked: Question) -> Answer | None:
         """Return the answer of the worker; None when there is none, and it is said why."""

@@ -60,13 +60,16 @@ class Season:
     def __init__(self, days: int, seed: int = 1, *, foresight: bool = False) -> None:
         self.days, self.seed, self.foresight = days, seed, foresight
         self.truth: Truth = truth_of(days, seed)
-        self.world, self.report = World(self.truth, seed), Report(days)
+        self.world, self.report = World(self.truth, seed, obligations=self.obligations_at), Report(days)
         self.book, self.site = Book(), site_of(self.world.config)
         self.offers: dict[str, Offered] = {}
         self.lines = tuple(line for line in LINES if not why_not(line.product, self.site))
         self.caller = Caller({line.product.name: line for line in self.lines}, seed)
         self.obligations: dict[str, Obligation] = {}
+        """Those that are not over, or have no statement yet."""
         self.deals: dict[str, Deal] = {}
+        self._coming: list[Deal] = []
+        """Those whose slot is not over."""
         self.outlook: Mapping[str, Outlook] = {}
         self._series = {name: _means(values) for name, values in self.truth.series().items()}
         self.plans = Plans(self.world.plant, STEP_S, self.obligations_at)
@@ -186,6 +189,7 @@ class Season:
             return
         deal.state = "accepted"
         self.deals[deal.award_id] = deal
+        self._coming.append(deal)
         self.obligations[deal.award_id] = obligation
         self.offers[deal.bid_id] = replace(offered, awarded_w=offered.awarded_w + deal.power_w)
         self.report.obligations += 1
@@ -196,12 +200,15 @@ class Season:
 
     def _call(self, at: datetime) -> None:
         """Order what is kept ready, now and then."""
-        for deal in self.deals.values():
+        self._coming = [deal for deal in self._coming if at < deal.end]
+        for deal in self._coming:
             if self.caller.is_time(deal, at) and (order := self.caller.call(deal, at)) is not None:
                 self.world.orders.append(order)
 
     def _live(self, minute: int) -> None:
         at = START + timedelta(minutes=minute)
+        stated = self.report.statements
+        self.obligations = {k: o for k, o in self.obligations.items() if not (o.is_over(at) and k in stated)}
         for second_s in self._beats(at):
             level_frac = self.caller.level_frac(at + timedelta(seconds=second_s))
             snapshot, decision = self.world.beat(60.0 * minute + second_s, self._wishes_w, level_frac)
@@ -224,7 +231,7 @@ class Season:
 
     def _running(self, at: datetime) -> list[Deal]:
         """Return the awards of the slots that run."""
-        return [deal for deal in self.deals.values() if deal.start <= at < deal.end]
+        return [deal for deal in self._coming if deal.start <= at < deal.end]
 
     def _moved(self, moved: Transition) -> None:
         """Give account of an order that is over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,8 +13,9 @@ from tests.market.season_products import ISSUER
 from vppd.config.load import Config
 from vppd.config.plant import AssetConfig, FeedConfig, SiteConfig
 from vppd.core.cycle import decide
+from vppd.core.promised import kept_ready
 from vppd.core.state import Command, Decision, State
-from vppd.model import Kind, Order, Signal
+from vppd.model import Kind, Obligation, Order, Signal
 from vppd.plant import plant_of
 from vppd.snapshot import Floats, Health, Readings, Snapshot
 
@@ -120,6 +122,7 @@ class World:
     seed: int = 1
     config: Config = field(default_factory=season_config)
     orders: list[Order] = field(default_factory=list)
+    obligations: Callable[[datetime], Sequence[Obligation]] = lambda at: ()
 
     def __post_init__(self) -> None:
         self.plant = plant_of(self.config)
@@ -148,7 +151,8 @@ class World:
         at, mono_s = START + timedelta(seconds=since_s), 1000.0 + since_s
         signals = () if level_frac is None else (Signal(ISSUER, level_frac, mono_s),)
         snapshot = Snapshot(
-            at, mono_s, self._readings.copy(), tuple(self.orders), signals, Health(ready=True), preferred_w
+            at, mono_s, self._readings.copy(), tuple(self.orders), signals, Health(ready=True), preferred_w,
+            kept_ready(self.obligations(at), at),
         )  # fmt: skip
         decision = decide(snapshot, self.state, self.plant)
         self.state = decision.state

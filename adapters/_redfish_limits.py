@@ -182,8 +182,12 @@ def _from_control(place: Place, body: Json, etag: str, percent_of_w: float | Non
     )
 
 
+InItsUnit = float
+"""A number in the unit of the control that says it."""
+
+
 def _in_watts(
-    low: float | None, high: float | None, percent_of_w: float | None
+    low: InItsUnit | None, high: InItsUnit | None, percent_of_w: float | None
 ) -> tuple[float | None, float | None, float | None]:
     """Return watts per percent, and a control's range. [W] None is not known.
 

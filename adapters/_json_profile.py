@@ -6,8 +6,6 @@ The keys are those of a register profile where they mean the same. A profile is 
 
 from __future__ import annotations
 
-import sys
-import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from string import Formatter
@@ -15,20 +13,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
+from adapters._device_files import content_of, find
 from adapters._json_points import LIVE_ROLES, factor
 from adapters._mqtt_config import MqttConfig
+from vppd.errors import ConfigError
 
 Seconds = Annotated[float, Field(ge=0.0)]
 InDeviceUnit = float
 """A number in the device's own unit, which the key ``unit`` beside it tells."""
 Scalar = float | int | str | bool
-FOLDERS = (
-    Path("config/devices"),
-    Path("/etc/vppd/devices"),
-    Path(__file__).resolve().parent.parent / "config" / "devices",
-    Path(sys.prefix) / "share" / "vppd" / "devices",
-)
-"""Where a profile that is given by name is looked for; the first found wins."""
 
 
 def _pointer(text: str) -> str:
@@ -264,13 +257,11 @@ class JsonConfig(MqttConfig):
 
 def load(name: str) -> JsonProfile:
     """Return the profile with this name or path. Raises ValueError naming the file and every wrong key."""
-    path = _find(name)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        path = find(name)
+        content = content_of(path)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
     return parse(content, path)
 
 
@@ -281,15 +272,6 @@ def parse(content: Mapping[str, Any], path: Path) -> JsonProfile:
     except ValidationError as error:
         lines = (f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
         raise ValueError("\n".join(lines)) from error
-
-
-def _find(name: str) -> Path:
-    if name.endswith(".toml") or "/" in name:
-        return Path(name)
-    found = [folder / f"{name}.toml" for folder in FOLDERS if (folder / f"{name}.toml").is_file()]
-    if not found:
-        raise ValueError(f"there is no profile {name!r} in {', '.join(map(str, FOLDERS))}")
-    return found[0]
 
 
 def _templates(profile: JsonProfile) -> Iterator[str]:

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from adapters._budget import applied
+from adapters._giving_back import giving_back
 from adapters._inference import LatencyGuard, watching
 from adapters._k8s_config import KubernetesConfig
 from adapters._k8s_control import Control, Report, left_alone
@@ -230,15 +231,7 @@ async def connect(config: KubernetesConfig) -> AsyncIterator[KubernetesCluster]:
         client = await stack.enter_async_context(library.client(config))
         guard = await stack.enter_async_context(watching(config.inference)) if config.inference else None
         cluster = KubernetesCluster(config, client, guard)
-        restore = True
-        try:
-            await cluster.start()
-            yield cluster
-        except DeviceError:
-            restore = False
-            raise
-        finally:
-            await cluster.close(restore)
+        yield await stack.enter_async_context(giving_back(cluster))
 
 
 def _library() -> Any:

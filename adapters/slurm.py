@@ -16,6 +16,7 @@ from dataclasses import replace
 import httpx
 
 from adapters._budget import applied
+from adapters._giving_back import giving_back
 from adapters._slurm_accounts import adopt
 from adapters._slurm_capping import Capping
 from adapters._slurm_config import SlurmConfig
@@ -250,15 +251,10 @@ async def connect_through(client: httpx.AsyncClient, config: SlurmConfig) -> Asy
     async with sources(config, client) as beside:
         journal = Journal(config.journal)
         cluster = SlurmCluster(config, SlurmLink(config, client), beside, journal)
-        restore = True
         try:
-            await cluster.start()
-            yield cluster
-        except DeviceError:
-            restore = False
-            raise
+            async with giving_back(cluster):
+                yield cluster
         finally:
-            await cluster.close(restore)
             journal.close()
 
 

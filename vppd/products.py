@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sysconfig
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -15,6 +14,7 @@ from vppd.config.load import Config
 from vppd.config.market import MarketConfig
 from vppd.config.plant import STORAGE, AssetConfig
 from vppd.config.table import InvalidConfig, Name, NonNegative, Problem, Table, problems_of
+from vppd.config.toml_file import content_of
 from vppd.core.bidding.qualify import Ability, Direction, Site, Terms
 from vppd.model import Kind
 
@@ -130,11 +130,7 @@ def sold(market: MarketConfig) -> tuple[ProductConfig, ...]:
 
 def _product(file: Path) -> ProductConfig:
     try:
-        product = ProductConfig.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InvalidConfig(file, (Problem("-", f"cannot be read: {error.strerror}"),)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidConfig(file, (Problem("-", f"is not valid TOML: {error}"),)) from error
+        product = ProductConfig.model_validate(content_of(file))
     except ValidationError as error:
         raise InvalidConfig(file, problems_of(error)) from error
     if product.name != file.stem:

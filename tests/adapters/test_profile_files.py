@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from adapters._profile_files import find, load, parse
+from adapters._device_files import find
+from adapters._profile_files import load, parse
 from adapters.modbus_profile import Config
 from tests.adapters.profile_rig import BATTERY, METER, edited
 from vppd.errors import ConfigError
@@ -133,7 +134,7 @@ def test_the_working_folder_goes_before_the_shipped_profiles(tmp_path: Path, mon
 
 def test_a_wrong_profile_is_found_when_the_connection_is_checked() -> None:
     """``vppd check`` sees it, before anything starts; misspelt keys too."""
-    with pytest.raises(ValidationError, match="no register profile"):
+    with pytest.raises(ValidationError, match="there is no profile"):
         Config.model_validate({"host": "h", "profile": "nonsense"})
     with pytest.raises(ValidationError, match="reserve"):
         Config.model_validate({"host": "h", "profile": "dse-genset", "reserve": 1})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,7 +12,8 @@ from pydantic import Field, PositiveFloat, ValidationError
 from vppd.agent.rapl import POWERCAP
 from vppd.config.files import BROKER_FILES, file_problems
 from vppd.config.grid import BrokerConfig
-from vppd.config.table import Fraction, InvalidConfig, Name, NonNegative, Problem, Table, problems_of
+from vppd.config.table import Fraction, InvalidConfig, Name, NonNegative, Table, problems_of
+from vppd.config.toml_file import content_of
 
 DEFAULT_CONFIG = Path("/etc/vppd/agent.toml")
 DEFAULT_STATE = Path("/var/lib/vppd-agent")
@@ -65,13 +65,7 @@ class AgentConfig(Table):
 def load(path: Path) -> AgentConfig:
     """Return the configuration in ``path``, its relative paths taken from its folder. Raises InvalidConfig."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidConfig(path, (Problem("-", f"cannot be read: {error.strerror}"),)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidConfig(path, (Problem("-", f"is not valid TOML: {error}"),)) from error
-    try:
-        config = AgentConfig.model_validate(raw)
+        config = AgentConfig.model_validate(content_of(path))
     except ValidationError as error:
         hint = "see config/agent.example.toml for the keys there are"
         found = (replace(p, allowed=hint) if p.reason == "unknown key" else p for p in problems_of(error))

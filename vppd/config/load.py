@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from vppd.config.planning import PlanningConfig
 from vppd.config.plant import AssetConfig, FeedConfig, HttpConfig, SiteConfig
 from vppd.config.references import grant_problems, grid_file_problems, name_problems, wiring_problems
 from vppd.config.table import InvalidConfig, Problem, Table, problems_of
+from vppd.config.toml_file import content_of
 
 
 class Config(Table):
@@ -50,13 +50,7 @@ def examine(path: Path) -> tuple[Config | None, tuple[Problem, ...]]:
 
     Raises InvalidConfig when it cannot be read at all.
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidConfig(path, (Problem("-", f"cannot be read: {error.strerror}"),)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidConfig(path, (Problem("-", f"is not valid TOML: {error}"),)) from error
-    raw = _resolve(raw, path.parent)
+    raw = _resolve(content_of(path), path.parent)
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from vppd.config.grid import BrokerConfig
 from vppd.errors import ConfigError
 
 
@@ -63,6 +64,26 @@ class BrokerSettings:
             return self.password_file.read_text(encoding="utf-8").strip() if self.password_file else None
         except OSError as error:
             raise ConfigError(f"{self.password_file} cannot be read: {error.strerror}") from error
+
+
+def reached(
+    broker: BrokerConfig, client_id: str, *, backoff_most_s: float = 30.0, longest_payload: int = 16_384
+) -> BrokerSettings:
+    """Return how a broker of the configuration is reached. Raises ConfigError when its certificates cannot be used."""
+    return BrokerSettings(
+        host=broker.host,
+        port=broker.port,
+        client_id=client_id,
+        protocol=broker.protocol,
+        keepalive_s=broker.keepalive_s,
+        username=broker.username,
+        password_file=broker.password_file,
+        ca_file=broker.ca_file,
+        cert_file=broker.cert_file,
+        key_file=broker.key_file,
+        longest_payload=longest_payload,
+        backoff_most_s=backoff_most_s,
+    )
 
 
 def _tls(ca_file: Path, cert_file: Path | None, key_file: Path | None) -> ssl.SSLContext:

@@ -6,7 +6,7 @@ from vppd.config.grid import GridConfig, IssuerConfig, KeyConfig
 from vppd.config.load import Config
 from vppd.config.table import Problem
 from vppd.errors import ConfigError
-from vppd.grid.broker import BrokerSettings
+from vppd.grid.broker import BrokerSettings, reached
 from vppd.grid.envelope import Sender
 from vppd.grid.ids import RandomIds
 from vppd.grid.reporter import FeedTerms
@@ -87,20 +87,8 @@ def sender_of(config: Config, grid: GridConfig) -> Sender:
 
 def broker_of(config: Config, grid: GridConfig) -> BrokerSettings:
     """Return how the broker is reached. Raises ConfigError when its certificates cannot be used."""
-    broker = grid.broker
-    return BrokerSettings(
-        host=broker.host,
-        port=broker.port,
-        client_id=broker.client_id or f"vppd-{config.site.id}",
-        protocol=broker.protocol,
-        keepalive_s=broker.keepalive_s,
-        username=broker.username,
-        password_file=broker.password_file,
-        ca_file=broker.ca_file,
-        cert_file=broker.cert_file,
-        key_file=broker.key_file,
-        backoff_most_s=RECONNECT_MOST_S,
-    )
+    client_id = grid.broker.client_id or f"vppd-{config.site.id}"
+    return reached(grid.broker, client_id, backoff_most_s=RECONNECT_MOST_S)
 
 
 def feed_terms(config: Config) -> tuple[FeedTerms, ...]:

@@ -18,7 +18,7 @@ import httpx
 from vppd.config.forecast import ForecastFeedConfig
 from vppd.config.grid import BrokerConfig
 from vppd.errors import ConfigError, Refused, Unreachable
-from vppd.grid.broker import BrokerSettings
+from vppd.grid.broker import BrokerSettings, reached
 from vppd.grid.transport import listen
 from vppd.planning.feeds_format import MOST_BYTES
 from vppd.runtime.clock import Clock, within
@@ -162,19 +162,7 @@ async def topic_contents(settings: BrokerSettings, topic: str, clock: Clock) -> 
 
 def broker_settings(broker: BrokerConfig, client_id: str) -> BrokerSettings:
     """Return how to listen to a broker. Raises ConfigError when its certificates cannot be used."""
-    return BrokerSettings(
-        host=broker.host,
-        port=broker.port,
-        client_id=client_id,
-        protocol=broker.protocol,
-        keepalive_s=broker.keepalive_s,
-        username=broker.username,
-        password_file=broker.password_file,
-        ca_file=broker.ca_file,
-        cert_file=broker.cert_file,
-        key_file=broker.key_file,
-        longest_payload=MOST_BYTES,
-    )
+    return reached(broker, client_id, longest_payload=MOST_BYTES)
 
 
 def http_client(config: ForecastFeedConfig) -> httpx.AsyncClient:

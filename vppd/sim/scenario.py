@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
 from vppd.config.table import Fraction, InvalidConfig, NonNegative, Problem, Table, problems_of
+from vppd.config.toml_file import content_of
 from vppd.core.curtail.curves import Curves, tables
 
 _MOST_STEPS = 100_000
@@ -133,13 +133,7 @@ class Scenario(Table):
 def read(path: Path) -> Scenario:
     """Return the scenario in ``path``. Raises InvalidConfig with every mistake found."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidConfig(path, (Problem("-", f"cannot be read: {error.strerror}"),)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidConfig(path, (Problem("-", f"is not valid TOML: {error}"),)) from error
-    try:
-        return Scenario.model_validate(raw)
+        return Scenario.model_validate(content_of(path))
     except ValidationError as error:
         raise InvalidConfig(path, tuple(_worded(p) for p in problems_of(error))) from error
 

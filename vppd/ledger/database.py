@@ -44,6 +44,19 @@ def translated(path: Path) -> Iterator[None]:
         raise Garbled(f"{path}: {error}") from error
 
 
+@contextmanager
+def transaction(db: apsw.Connection) -> Iterator[None]:
+    """Commit what is done in the block, all of it or nothing. Raises SQLite's errors."""
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        yield
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            with suppress(apsw.Error):
+                db.execute("ROLLBACK")
+
+
 def require_sound_sqlite() -> None:
     """Raise ConfigError when the SQLite inside apsw has the WAL-reset bug."""
     version = apsw.sqlite_lib_version()

@@ -6,11 +6,9 @@ day at most. One row holds a day (UTC) of one series.
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +18,8 @@ import numpy as np
 import structlog
 
 from vppd.errors import Garbled, VppdError
-from vppd.ledger.database import sole_owner, translated
+from vppd.ledger.behind import Behind
+from vppd.ledger.database import sole_owner, transaction, translated
 from vppd.ledger.expendable import opened, put_aside
 from vppd.snapshot import Floats
 
@@ -81,74 +80,35 @@ class History:
 
     def __init__(self, path: Path, keep_days: float) -> None:
         self.path = path
-        self.dropped = 0
-        """Writes lost because the disk took none for too long."""
         self.fault = ""
         """Why the last write failed; empty when it succeeded."""
         self._keep_s = keep_days * 86_400.0
         self._book: _Book | None = None
-        self._waiting: deque[_Means | Issue] = deque()
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._flushed: list[threading.Event] = []
-        self._ending = False
-        self._thread = threading.Thread(target=self._run, name="vppd-history")
-        self._thread.start()
+        self._behind: Behind[_Means | Issue] = Behind("vppd-history", self._write, self._end, most=WAITING_MAX)
+        self._behind.start(lambda: self._write(deque()))  # whoever reads finds a file, empty or not
+
+    @property
+    def dropped(self) -> int:
+        """Writes lost because the disk took none for too long."""
+        return self._behind.dropped
 
     def record(self, start: datetime, names: Sequence[str], means: Floats) -> None:
         """Take the means of the 5-minute step that begins at ``start``, (s,); NaN was not measured and changes nothing."""
-        self._put(_Means(slot_of(start), names, means))
+        self._behind.put(_Means(slot_of(start), names, means))
 
     def issue(self, issue: Issue) -> None:
         """Take what a feed said."""
-        self._put(issue)
+        self._behind.put(issue)
 
     async def flush(self) -> None:
         """Return when everything taken so far has been written, or could not be."""
-        await asyncio.get_running_loop().run_in_executor(None, self._flush)
+        await self._behind.flush()
 
     async def close(self) -> None:
         """Write what waits, if the disk takes it, and end the thread."""
-        self._ending = True
-        self._wake.set()
-        try:
-            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
-        finally:
-            self._thread.join()
+        await self._behind.close()
 
-    def _put(self, what: _Means | Issue) -> None:
-        with self._lock:
-            self._waiting.append(what)
-            self._bound()
-        self._wake.set()
-
-    def _bound(self) -> None:
-        while len(self._waiting) > WAITING_MAX:
-            self._waiting.popleft()
-            self.dropped += 1
-
-    def _flush(self) -> None:
-        done = threading.Event()
-        with self._lock:
-            self._flushed.append(done)
-        self._wake.set()
-        while self._thread.is_alive() and not done.wait(0.5):
-            pass
-
-    def _run(self) -> None:
-        self._write(deque())  # whoever reads finds a file, empty or not
-        ending = False
-        while not ending:
-            self._wake.wait()
-            self._wake.clear()
-            ending = self._ending
-            with self._lock:
-                batch, self._waiting = self._waiting, deque()
-                flushed, self._flushed = self._flushed, []
-            if batch:
-                self._write(batch)
-            for done in flushed:
-                done.set()
+    def _end(self) -> None:
         if self._book is not None:
             self._book.db.close()
 
@@ -166,9 +126,7 @@ class History:
                 self._book = None
             if isinstance(error, Garbled):
                 put_aside(self.path)
-            with self._lock:
-                self._waiting.extendleft(reversed(batch))
-                self._bound()
+            self._behind.put_back(batch)
 
     def _tell(self, fault: str) -> None:
         if bool(fault) != bool(self.fault):
@@ -203,23 +161,18 @@ def row_of(day: int, series: int) -> int:
 def _commit(book: _Book, batch: Sequence[_Means | Issue] | deque[_Means | Issue], keep_s: float) -> None:
     db = book.db
     try:
-        db.execute("BEGIN IMMEDIATE")
-        for what in batch:
-            if isinstance(what, Issue):
-                _write_issue(db, what)
-            else:
-                _write_means(book, what)
-        newest = max((what.slot for what in batch if isinstance(what, _Means)), default=None)
-        if newest is not None:
-            _prune(db, newest, keep_s)
-        db.execute("COMMIT")
+        with transaction(db):
+            for what in batch:
+                if isinstance(what, Issue):
+                    _write_issue(db, what)
+                else:
+                    _write_means(book, what)
+            newest = max((what.slot for what in batch if isinstance(what, _Means)), default=None)
+            if newest is not None:
+                _prune(db, newest, keep_s)
     except apsw.Error:
         book.ids.clear()
         raise
-    finally:
-        if db.in_transaction:
-            with suppress(apsw.Error):
-                db.execute("ROLLBACK")
 
 
 def _write_means(book: _Book, what: _Means) -> None:

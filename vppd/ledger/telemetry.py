@@ -6,11 +6,9 @@ dropped and counted, and the daemon goes on.
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +17,8 @@ from typing import Any, NamedTuple
 import apsw
 
 from vppd.errors import Garbled, VppdError
-from vppd.ledger.database import readable, sole_owner, translated
+from vppd.ledger.behind import Behind
+from vppd.ledger.database import readable, sole_owner, transaction, translated
 from vppd.ledger.expendable import opened, put_aside
 
 QUEUE_MAX = 10_000
@@ -62,62 +61,31 @@ class TelemetryStore:
     """Takes frames at any rate and never raises; open it with ``open_telemetry``."""
 
     def __init__(self, path: Path, retention: Retention) -> None:
-        self.dropped = 0
-        """Frames lost since the start, because the queue was full or the disk failed."""
         self.fault = ""
         """Why the last write failed; empty when it succeeded."""
         self._path, self._retention = path, retention
         self._db: apsw.Connection | None = None
-        self._frames: deque[Frame] = deque()
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._flushed: list[threading.Event] = []
-        self._ending = False
-        self._thread = threading.Thread(target=self._run, name="vppd-telemetry")
-        self._thread.start()
+        self._behind = Behind("vppd-telemetry", self._write, self._end, most=QUEUE_MAX, every_s=retention.flush_s)
+        self._behind.start()
+
+    @property
+    def dropped(self) -> int:
+        """Frames lost since the start, because the queue was full or the disk failed."""
+        return self._behind.dropped
 
     def record(self, kind: str, mono_s: float, at: datetime, blob: bytes) -> None:
         """Take a frame; when the queue is full the oldest one gives way."""
-        with self._lock:
-            if len(self._frames) >= QUEUE_MAX:
-                self._frames.popleft()
-                self.dropped += 1
-            self._frames.append(Frame(kind, mono_s, at, blob))
+        self._behind.put(Frame(kind, mono_s, at, blob))
 
     async def flush(self) -> None:
         """Return when every frame taken so far has been written or dropped."""
-        await asyncio.get_running_loop().run_in_executor(None, self._flush)
+        await self._behind.flush()
 
     async def close(self) -> None:
         """Write what waits, if the disk takes it, and end the thread."""
-        self._ending = True
-        self._wake.set()
-        try:
-            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
-        finally:
-            self._thread.join()
+        await self._behind.close()
 
-    def _flush(self) -> None:
-        done = threading.Event()
-        with self._lock:
-            self._flushed.append(done)
-        self._wake.set()
-        while self._thread.is_alive() and not done.wait(self._retention.flush_s):
-            pass
-
-    def _run(self) -> None:
-        ending = False
-        while not ending:
-            self._wake.wait(self._retention.flush_s)
-            self._wake.clear()
-            ending = self._ending
-            with self._lock:
-                batch, self._frames = self._frames, deque()
-                flushed, self._flushed = self._flushed, []
-            if batch:
-                self._write(batch)
-            for done in flushed:
-                done.set()
+    def _end(self) -> None:
         if self._db is not None:
             self._db.close()
 
@@ -133,20 +101,13 @@ class TelemetryStore:
                 self._db.close()
                 self._db = None
                 put_aside(self._path)
-            with self._lock:
-                self.dropped += len(batch)
+            self._behind.give_up(batch)
 
     def _commit(self, db: apsw.Connection, batch: deque[Frame]) -> None:
         rows = [(frame.kind, frame.mono_s, _microseconds(frame.at), frame.blob) for frame in batch]
-        try:
-            db.execute("BEGIN IMMEDIATE")
+        with transaction(db):
             self._prune(db, rows[-1][2])
             db.executemany(_INSERT, rows)
-            db.execute("COMMIT")
-        finally:
-            if db.in_transaction:
-                with suppress(apsw.Error):
-                    db.execute("ROLLBACK")
 
     def _prune(self, db: apsw.Connection, newest_us: int) -> None:
         """Delete what is too old, or the oldest tenth when there is too much; the file reuses the room."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -76,10 +76,9 @@ def promised_wh(snapshot: Snapshot, image: Image, plant: Plant, demands: Sequenc
     kept_wh = none
     for inside in _places(ready, plant):
         means = _means(snapshot, image, plant, demands, inside, float(np.where(inside, spare_wh, 0.0).sum()))
+        within = _within({*(o.resource for o in later), *(r.resource for r in ready)}, inside, plant)
         need_wh = _need_wh(
-            [o for o in later if _is_within(o.resource, inside, plant)],
-            [r for r in ready if _is_within(r.resource, inside, plant)],
-            means,
+            [o for o in later if o.resource in within], [r for r in ready if r.resource in within], means
         )
         left_wh = np.where(inside, spare_wh - kept_wh, 0.0)
         total_wh, more_wh = float(left_wh.sum()), need_wh - float(kept_wh[inside].sum())
@@ -152,12 +151,12 @@ def _inside(resource: str, plant: Plant) -> Bools:
     return np.zeros(len(plant.asset_ids), dtype=np.bool_)
 
 
-def _is_within(resource: str, inside: Bools, plant: Plant) -> bool:
-    """Say whether a resource is a part of those assets; of the whole plant everything is."""
+def _within(resources: Set[str], inside: Bools, plant: Plant) -> Set[str]:
+    """Return the resources that are a part of those assets; of the whole plant all are."""
     if inside.all():
-        return True
-    mine = _inside(resource, plant)
-    return bool(mine.any()) and not (mine & ~inside).any()
+        return resources
+    masks = {resource: _inside(resource, plant) for resource in resources}
+    return {resource for resource, mine in masks.items() if mine.any() and not (mine & ~inside).any()}
 
 
 def _means(
@@ -166,8 +165,9 @@ def _means(
     """Return what stands behind what is sold of those assets; orders of now are carried by others as far as those can."""
     storage = is_storage(plant) & image.usable & inside
     all_shed_w, shed_w = _shed_w(snapshot, image, plant, True), _shed_w(snapshot, image, plant, inside)
-    within = [d for d in demands if _is_within(d.order.resource, inside, plant)]
-    asked_w = max(_asked_w(demands, image) - (all_shed_w - shed_w), _asked_w(within, image))
+    within = _within({d.order.resource for d in demands}, inside, plant)
+    own_w = _asked_w([d for d in demands if d.order.resource in within], image)
+    asked_w = max(_asked_w(demands, image) - (all_shed_w - shed_w), own_w)
     return _Means(shed_w, asked_w, _charge_w(storage, plant), _free_from(snapshot.at, demands), spare_wh)
 
 
@@ -194,6 +194,8 @@ def _need_wh(later: Sequence[Order], ready: Sequence[_Ready], means: _Means) -> 
     """
     need_wh = most_wh = 0.0
     free_from = means.free_from
+    until = _charged_by(later, means)
+    ready = [r for r in ready if r.start < until]
     for start, end, power_w, called in _spans(later, ready):
         idle_h = max((start - free_from).total_seconds(), 0.0) / 3600.0
         need_wh = max(need_wh - idle_h * means.charge_w, -means.spare_wh)
@@ -205,6 +207,12 @@ def _need_wh(later: Sequence[Order], ready: Sequence[_Ready], means: _Means) -> 
             most_wh = max(most_wh, need_wh)
             free_from = max(free_from, end)
     return most_wh
+
+
+def _charged_by(later: Sequence[Order], means: _Means) -> datetime:
+    """Return by when all that orders take can be charged again: what is kept ready from then on needs nothing to be left now."""
+    busy_until = max([means.free_from, *(o.interval.end for o in later if o.interval.end is not None)])
+    return busy_until + timedelta(hours=min(means.spare_wh / max(means.charge_w, 1e-9), AHEAD / timedelta(hours=1)))
 
 
 def _standing_wh(ready: Sequence[_Ready], at: datetime, shed_w: float) -> float:

@@ -8,7 +8,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Self
 
-from vppd.core.aggregate import aggregate, perceive
+from vppd.core.aggregate import Image, aggregate, perceive
 from vppd.core.failsafe import Severity
 from vppd.core.settle import TOLERANCE_FRAC
 from vppd.core.state import Decision
@@ -66,23 +66,42 @@ class Look:
 
 
 def account(held: Held, look: Look, sold_w: float, for_s: float) -> Held:
-    """Return the account after ``for_s`` more in which it was as the look says."""
-    hours = for_s / 3600.0
-    grown = replace(
-        held,
-        ordered_wh=held.ordered_wh + look.ordered_w * hours,
-        delivered_wh=held.delivered_wh + look.delivered_w * hours,
-    )
+    """Return the account after ``for_s`` more in which as much was there as the look says."""
     if look.there_w is None:
-        return grown
+        return held
     is_held = look.there_w >= sold_w * (1.0 - TOLERANCE_FRAC)
     lowest_w = look.there_w if held.lowest_w is None else min(held.lowest_w, look.there_w)
     return replace(
-        grown,
+        held,
         known_s=held.known_s + for_s,
         held_s=held.held_s + (for_s if is_held else 0.0),
         lowest_w=lowest_w,
     )
+
+
+def booked(held: Held, look: Look, for_s: float) -> Held:
+    """Return the account after ``for_s`` more in which as much was ordered and delivered as the look says."""
+    hours = for_s / 3600.0
+    return replace(
+        held,
+        ordered_wh=held.ordered_wh + look.ordered_w * hours,
+        delivered_wh=held.delivered_wh + look.delivered_w * hours,
+    )
+
+
+def delivered(
+    obligations: Sequence[Obligation], snapshot: Snapshot, decision: Decision, plant: Plant
+) -> Mapping[str, Look]:
+    """Return what is ordered and delivered now of the awards that are called, by award id; what is there is not looked at."""
+    names = {demand.order.product for demand in decision.demands}
+    if not any(sold.product in names for sold in obligations):
+        return {}
+    moved = moves(decision, _image(snapshot, decision, plant), plant, snapshot.at)
+    credited_w: dict[tuple[str, ...], float] = {}
+    found = {sold.award_id: _own(sold, moved, credited_w) for sold in obligations}
+    return {
+        key: Look(None, own.ordered_w, own.less_w + own.more_w) for key, own in found.items() if own.ordered_w > 0.0
+    }
 
 
 def looks(
@@ -94,8 +113,7 @@ def looks(
     long as can be asked for, in both directions for a symmetric one. Nothing counts twice: what the meters show is shared out
     among all orders of products, and what one award needs of the rest is not there for the next, in the order that is given.
     """
-    senses = perceive(snapshot, decision.state, plant)
-    image = aggregate(snapshot, decision.state, plant, senses, decision.severity >= Severity.ISOLATE)
+    image = _image(snapshot, decision, plant)
     moved = moves(decision, image, plant, snapshot.at)
     lasting_s = {sold.award_id: _sustained_s(sold, snapshot.at) for sold in obligations}
     spoken = [_spoken(move, obligations, lasting_s) for move in moved]
@@ -134,6 +152,11 @@ def statement_of(sold: Obligation, held: Held) -> AwardStatement:
         delivered_wh=round(held.delivered_wh, 3) if ordered else None,
         lowest_w=None if held.lowest_w is None else round(held.lowest_w, 3),
     )
+
+
+def _image(snapshot: Snapshot, decision: Decision, plant: Plant) -> Image:
+    senses = perceive(snapshot, decision.state, plant)
+    return aggregate(snapshot, decision.state, plant, senses, decision.severity >= Severity.ISOLATE)
 
 
 @dataclass(frozen=True, slots=True)

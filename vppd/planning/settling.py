@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 import structlog
 
+from vppd.core.cycle import LONGEST_STEP_S
 from vppd.core.state import Decision
 from vppd.grid.award_statement import award_statement, award_statement_event
 from vppd.grid.envelope import Sender
 from vppd.model import Event, Obligation, Recorded
-from vppd.planning.holding import EVERY_S, Held, Look, account, looks, statement_of
+from vppd.planning.holding import EVERY_S, Held, Look, account, booked, delivered, looks, statement_of
 from vppd.snapshot import Plant, Snapshot
 
 STREAM = "holding"
@@ -48,6 +49,7 @@ class Settling:
         self._looks: dict[str, Look] = {}
         self._looked: datetime | None = None
         self._looked_s = self._saved_s = 0.0
+        self._booked_s: float | None = None
         self._written: set[str] = set()
 
     def restore(self, events: Iterable[Recorded]) -> None:
@@ -61,6 +63,7 @@ class Settling:
         owed = [sold for sold in found if sold.interval.start <= snapshot.at and sold.award_id not in self._written]
         kept = [sold for sold in owed if sold.dispatch == "order"]
         over = [sold for sold in owed if sold.is_over(snapshot.at)]
+        self._book(kept, snapshot, decision)
         if self._is_time(kept, snapshot) or any(sold.dispatch == "order" for sold in over):
             self._look(kept, snapshot, decision)
         for sold in over:
@@ -81,6 +84,15 @@ class Settling:
 
     def _is_time(self, kept: Sequence[Obligation], snapshot: Snapshot) -> bool:
         return bool(kept) and snapshot.mono_s - self._looked_s >= _every_s(kept)
+
+    def _book(self, kept: Sequence[Obligation], snapshot: Snapshot, decision: Decision) -> None:
+        """Add up what is ordered and delivered, in every cycle: a signal changes within seconds."""
+        most_s = max(LONGEST_STEP_S, self._plant.cycle_s)
+        before_s, self._booked_s = self._booked_s, snapshot.mono_s
+        for_s = self._plant.cycle_s if before_s is None else min(max(snapshot.mono_s - before_s, 0.0), most_s)
+        running = [sold for sold in kept if not sold.is_over(snapshot.at)]
+        for award_id, look in delivered(running, snapshot, decision, self._plant).items():
+            self._held[award_id] = booked(self._held.get(award_id, Held()), look, for_s)
 
     def _look(self, kept: Sequence[Obligation], snapshot: Snapshot, decision: Decision) -> None:
         """Take what is there now for what has been there since the last look."""

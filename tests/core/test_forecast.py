@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from tests.bench.bench_calibration import coverage
 from tests.bench.p90_profiles import SYNTHETIC
 from vppd.core.forecast.point import METHODS, Grid, Method, persistence, seasonal, similar_day
-from vppd.core.forecast.quantiles import LEVELS, Trial, forecast, pinball
+from vppd.core.forecast.quantiles import LEVELS, Trial, forecast, held_back, pinball
 from vppd.snapshot import Floats
 
 HOUR = Grid(3600.0)
@@ -147,6 +147,17 @@ def test_nobody_is_scored_on_what_it_has_seen() -> None:
     calm[-5 * 24 :] *= 1.5
     found = forecast(calm, 6, HOUR, method="similar-day", trial=Trial(reach_s=14 * 86_400.0))
     assert found.score.coverage[-1] < 0.85  # 0.98 if they did
+
+
+def test_an_error_counts_from_when_it_is_known() -> None:
+    """A load that doubles when the judged days begin is foreseen there without a miss; the misses before were not known yet."""
+    doubled = np.ones(40 * 24)
+    trial = Trial(reach_s=10 * 86_400.0)
+    doubled[held_back(len(doubled), HOUR, trial)[0] - 1 :] = 2.0
+    found = forecast(doubled, 48, HOUR, method="persistence", trial=trial)
+    assert found.score.samples > 500
+    assert found.score.pinball == pytest.approx(0.0)
+    assert found.values[-1].max() > 1.5  # by now they are
 
 
 def test_pinball_is_the_textbook_loss() -> None:

@@ -102,7 +102,7 @@ def _looked_up(profiles: Profiles, history: Floats, origins: Ints, steps: int, g
     """Return for each origin the profiles of the days to come, of times that had passed today with today in them, (o, steps)."""
     whole = grid.wall(0, len(history) + steps)
     of_day, slot = whole // grid.day, whole % grid.day
-    rows = _by_day(history, of_day[: len(history)], slot[: len(history)], grid)
+    rows = _by_day(history, whole[: len(history)], grid.day)
     kinds, kind = np.unique(np.asarray(grid.kind_of_day), return_inverse=True)
     kind = kind[np.arange(int(whole.max(initial=0)) // grid.day + 1) % len(grid.kind_of_day)]
     tables = _tables(profiles, rows, kind[: len(rows)], len(kinds))
@@ -111,11 +111,13 @@ def _looked_up(profiles: Profiles, history: Floats, origins: Ints, steps: int, g
     return np.asarray(tables[kind[of_day[ahead]], known, slot[ahead]])
 
 
-def _by_day(history: Floats, of_day: Ints, slot: Ints, grid: Grid) -> Floats:
+def _by_day(history: Floats, wall: Ints, day: int) -> Floats:
     """Return the days of the clock as rows (d, day): an hour that is left out is missing, of one that comes twice the first counts."""
-    rows = np.full((int(of_day.max(initial=-1)) + 1, grid.day), np.nan)
-    rows[of_day[::-1], slot[::-1]] = history[::-1]
-    return rows
+    steps = -(-(int(wall.max(initial=-1)) + 1) // day) * day
+    found = np.full(steps, np.nan)
+    first = np.diff(np.maximum.accumulate(wall), prepend=-1) > 0
+    found[wall[first]] = history[first]
+    return found.reshape(-1, day)
 
 
 def _tables(profiles: Profiles, rows: Floats, kind: Ints, kinds: int) -> Floats:

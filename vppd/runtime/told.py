@@ -49,7 +49,8 @@ class Told:
     def outcome(self, report: Report) -> None:
         """Take what came of a write; a renewal changes what is read back, and not when it was told."""
         self._book.outcome(report)
-        self._wrote(report.outcome, report.latency_s)
+        if report.latency_s > 0.0:  # else a reading settled it, long after the write
+            self._wrote(report.outcome, report.latency_s)
         intent = report.intent
         known = self.newest.get(intent.asset_id)
         if known is None or known.intent_id != intent.intent_id:  # of an earlier process

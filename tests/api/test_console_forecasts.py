@@ -29,7 +29,7 @@ def row(name: str, values: list[list[float | None]] | None, score: Any = None, *
 
 def printed(width: int = 200, **more: Any) -> str:
     """Return what is printed of a view."""
-    view = {
+    view: dict[str, Any] = {
         "made_at": "2026-03-28T12:00:00+00:00", "took_s": 3.21, "fault": "", "series": [], "feeds": [],
         "history": {"fault": "", "dropped": 0},
     } | more  # fmt: skip
@@ -101,10 +101,14 @@ def test_a_feed_stands_with_its_record() -> None:
         record | {"feed": "rough", "score": SCORE | {"pinball": 4567.0}, "times_own": 1.54},
         record | {"feed": "new", "reason": "feed 'new' says nothing of the time to come"},
     ]
-    said = printed(
-        series=[row("generation/pv", [[1e3]] * 3, SCORE, source="feed:fine", feeds=records)],
-        feeds=[feed | {"name": name} for name in ("fine", "rough", "new", "other")],
-    )
+    view: dict[str, Any] = {
+        "series": [row("generation/pv", [[1e3]] * 3, SCORE, source="feed:fine", feeds=records)],
+        "feeds": [feed | {"name": name} for name in ("fine", "rough", "new", "other")],
+    }
+    said = printed(**view)
+    narrow = [line for line in printed(width=80, **view).splitlines() if " http " in line]
+    assert len(narrow) == 4
+    assert narrow[0].split()[-1] == "speaks"
     lines = {line.split()[0]: line.split() for line in said.splitlines()[3:] if " http " in line}
     assert lines["fine"][-4:] == ["1.2", "kW", "0.42", "speaks"]
     assert lines["rough"][-4:] == ["4.6", "kW", "1.54", "waits"]

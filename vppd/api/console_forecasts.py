@@ -12,7 +12,7 @@ BARS = "▁▂▃▄▅▆▇█"
 BAR_COUNT = 24
 """Columns of a curve."""
 WIDE = 106
-"""There is room for a curve in a terminal of so many columns."""
+"""There is room for a curve, and for how far a feed reaches, in a terminal of so many columns."""
 
 
 def forecasts_table(found: Mapping[str, Any], console: Console | None = None) -> None:
@@ -34,7 +34,7 @@ def forecasts_table(found: Mapping[str, Any], console: Console | None = None) ->
     for k, reason in enumerate(reasons, 1):
         out.print(f"{k}) {reason}")
     if found["feeds"]:
-        out.print(_feeds(found["feeds"], _records(found["series"])))
+        out.print(_feeds(found["feeds"], _records(found["series"]), wide=out.width >= WIDE))
         out.print("times own: its loss as a part of that of the site's own method; below 1 is better.")
     for what, fault in (("The last round failed", found["fault"]), ("History", found["history"]["fault"])):
         if fault:
@@ -66,15 +66,16 @@ def _records(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     return {record["feed"]: record for row in rows for record in row.get("feeds", ())}
 
 
-def _feeds(feeds: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table("feed", "series", "from", "issued", "until", "error", "times own", "state", box=None, pad_edge=False)
+def _feeds(feeds: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], *, wide: bool) -> Table:
+    times = ("issued", "until") if wide else ("issued",)
+    table = Table("feed", "series", "from", *times, "error", "times own", "state", box=None, pad_edge=False)
     for feed in feeds:
         record = records.get(feed["name"], {})
-        times = record.get("times_own")
-        table.add_row(
-            feed["name"], feed["series"], feed["kind"], _minute(feed["issued_at"]), _minute(feed.get("end")),
-            _score(feed["series"], record.get("score"))[0], "" if times is None else f"{times:.2f}", _state(feed, record),
-        )  # fmt: skip
+        ratio = record.get("times_own")
+        said = [_minute(at) for at in (feed["issued_at"], feed.get("end"))][: len(times)]
+        error = _score(feed["series"], record.get("score"))[0]
+        better = "" if ratio is None else f"{ratio:.2f}"
+        table.add_row(feed["name"], feed["series"], feed["kind"], *said, error, better, _state(feed, record))
     return table
 
 

@@ -20,8 +20,8 @@ class Outlook:
     """The newest forecast of a series: means over the steps from ``start`` on, the first of which is under way."""
 
     name: str
-    """The series: ``load/{feed}``, ``generation/{asset}``, ``compute/{asset}``, ``compute/{asset}/tier{k}``, ``price/import``,
-    ``price/export`` or ``carbon``."""
+    """The series: ``load/{feed}``, ``generation/{asset}``, ``compute/{asset}``, ``compute/{asset}/tier{k}``, ``contract/{name}``,
+    ``price/import``, ``price/export`` or ``carbon``."""
     source: str
     """A method (``seasonal``, ...), ``feed:NAME`` or ``constant``."""
     made_at: datetime

@@ -21,8 +21,10 @@ from tests.core.offering_rig import (
     slot,
 )
 from vppd.core.bidding.greedy import greedy
+from vppd.core.bidding.lots import Lot
 from vppd.core.bidding.offering import Offering
-from vppd.core.bidding.quote import Reading, sure_w
+from vppd.core.bidding.pooling import sure
+from vppd.core.bidding.quote import Reading
 from vppd.snapshot import Floats
 
 
@@ -87,22 +89,37 @@ def test_what_is_short_of_a_symmetric_award_is_the_worse_side() -> None:
     assert offered([], [battery(1e5, 1e5)], [obliged(bid)]).short_w == pytest.approx([1e5])
 
 
-def short_frac(up_w: Floats, down_w: Floats, power_w: float) -> float:
-    """How many samples of the first slot lack one side or the other."""
-    return float(((up_w[:, :4] < power_w - 1.0) | (down_w[:, :4] < power_w - 1.0)).mean())
-
-
 @pytest.mark.parametrize("reading", list(Reading))
 def test_both_sides_together_are_missed_no_more_than_promised(reading: Reading) -> None:
-    """Two sides that fail at different times: a tenth of either alone would be a fifth of both."""
-    rng = np.random.default_rng(5)
-    up_w, down_w = 1e6 * rng.uniform(0.5, 1.0, (2, ROWS, STEPS))
+    """Two sides that fail at different times: a tenth of either alone would be nearly a fifth of both."""
+    up_w, down_w = 1e6 * np.random.default_rng(5).uniform(0.5, 1.0, (2, ROWS, STEPS))
     stocks = [cluster("a", up_w), cluster("b", down_w, direction="down")]
+    both = Lot("held", "symmetric", 0, 3, 60.0, 0.0, 0.0, max_w=5e5, is_held=True)
+    each = [replace(both, direction=way) for way in ("up", "down")]
+    up, down = sure(stocks, [both], [0.1], reading)[1]
+    assert short_frac(up_w, down_w, up.sure_w, down.sure_w, reading) <= 0.1
+    alone = sure(stocks, each, [0.1, 0.1], reading)[1]
+    by_side_w = {bound.direction: bound.sure_w for bound in alone}
+    assert short_frac(up_w, down_w, by_side_w["up"], by_side_w["down"], reading) > 0.12
     (bid,) = offered([sale(direction="symmetric")], stocks, reading=reading).bids
-    each_w = [sure_w(own_w[:, :4]) for own_w in (up_w, down_w)]
-    assert 0.0 < bid.power_w < min(each_w)
-    assert short_frac(up_w, down_w, bid.power_w) <= 0.1
-    assert short_frac(up_w, down_w, min(each_w)) > 0.1
+    assert 0.0 < bid.power_w <= min(up.sure_w, down.sure_w)
+
+
+def short_frac(up_w: Floats, down_w: Floats, most_up_w: float, most_down_w: float, reading: Reading) -> float:
+    """How many samples of the first slot lack one side or the other."""
+    short = (up_w[:, :4] < most_up_w - 1.0) | (down_w[:, :4] < most_down_w - 1.0)
+    return float(short.any(axis=1).mean() if reading is Reading.HOURS else short.mean())
+
+
+def test_room_that_is_used_up_comes_back_when_nothing_is_drawn() -> None:
+    """Two scheduled increases, one after the other: the room of the first is not back while the second is carried out."""
+    stock = battery(5e5, 1e5, recovery_steps=1, direction="down")
+    sales = [sale(k, 1, product=f"p{k}", direction="down", dispatch="scheduled", max_w=2e5) for k in (0, 1)]
+    held = [obliged(bid, award_id=bid.bid_id) for bid in offered(sales, [stock]).bids]
+    assert [claim.power_w for claim in held] == [2e5, 2e5]
+    assert offered([sale(2, 1, product="q", direction="down")], [stock], held).bids == ()
+    (later,) = offered([sale(3, 1, product="q", direction="down")], [stock], held).bids
+    assert later.power_w == 4e5
 
 
 def test_what_is_sold_fits_the_connection() -> None:

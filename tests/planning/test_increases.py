@@ -69,15 +69,15 @@ def test_storage_that_is_planned_to_charge_draws_only_the_rest() -> None:
 
 
 def test_room_counts_at_the_fuller_end_of_a_step() -> None:
-    """A plan that fills the battery within a step leaves the room that is left when it is done, and energy from where it began."""
+    """A plan that fills the battery within a step leaves the room that is left when it is done; one that empties it, what was there."""
     plan = timetable(PLANT, REST, HALF)
-    plan.energy_wh[list(PLANT.asset_ids).index("bess-b"), 4:] = 400e3
+    plan.energy_wh[list(PLANT.asset_ids).index("bess-b"), 4:6] = 400e3
     found = shelf(timetable=plan)
     down, up = stock(found, "bess-b/down").energy_wh, stock(found, "bess-b").energy_wh
     assert down is not None
     assert up is not None
-    assert down[4] == down[5] == pytest.approx(90e3 / BESS.efficiency_frac)
-    assert down[3] > down[4]
+    assert down[4] == down[5] == down[6] == pytest.approx(90e3 / BESS.efficiency_frac)
+    assert down[3] == down[7] == pytest.approx(240e3 / BESS.efficiency_frac)
     assert up[4] == up[3] < up[5]
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vppd.core.bidding.lots import INF, SYMMETRIC, Lot, Resource, Together
-from vppd.core.bidding.quote import Reading
+from vppd.core.bidding.quote import Reading, sure_w
 from vppd.core.bidding.stock import Room, Stock
-from vppd.core.bidding.sureness import careful_epsilon, sure_in_slot
+from vppd.core.bidding.sureness import careful_epsilon, is_enough, known_rows, sure_in_slot
 from vppd.snapshot import Bools, Floats, Ints
 
 
@@ -185,10 +185,17 @@ class _Window:
         doubtful = sum(_varies(whole_w[:, self.steps]) for whole_w in samples_w.values())
         share_frac = epsilon_frac / doubtful if doubtful and epsilon_frac > 0.0 else epsilon_frac
         for subset in subsets:
-            sure_w = sure_in_slot(subset.paths_w[:, self.steps], self.reading, share_frac)
-            yield self._bound(subset.side, subset.names, sure_w, self.most_s, self.is_common)
+            there_w = self._share_w(subset.paths_w, share_frac, doubtful)
+            yield self._bound(subset.side, subset.names, there_w, self.most_s, self.is_common)
         for whole_w in samples_w.values():
-            self._miss(whole_w, sure_in_slot(whole_w[:, self.steps], self.reading, share_frac))
+            self._miss(whole_w, self._share_w(whole_w, share_frac, doubtful))
+
+    def _share_w(self, whole_w: Floats, share_frac: float, doubtful: int) -> float:
+        """Return what is sure of a side that may miss a share of what is accepted; by the bare count of samples too. [W]"""
+        found_w = sure_in_slot(whole_w[:, self.steps], self.reading, share_frac)
+        known_w = known_rows(whole_w[:, self.steps])
+        bare = doubtful > 1 and is_enough(known_w)
+        return min(found_w, sure_w(known_w, self.reading, max(share_frac, 0.0))) if bare else found_w
 
     def fitting(self, rooms: Sequence[Room], epsilon_frac: float) -> Iterator[Together]:
         """Yield what fits each room: with what the stocks miss already, no more may be missed than was accepted."""
@@ -199,10 +206,10 @@ class _Window:
             if self.missed is not None:
                 # What may be missed is, already: no more of the rest is, and what is missed anyway needs no room.
                 room_w, frac = np.where(self.missed, np.nan_to_num(room_w).max(initial=0.0), room_w), min(frac, 0.0)
-            sure_w = sure_in_slot(room_w, self.reading, frac)
-            self._miss(room.room_w, sure_w)
+            fits_w = sure_in_slot(room_w, self.reading, frac)
+            self._miss(room.room_w, fits_w)
             is_common = room.of == "" and room.within_s == INF
-            yield self._bound(room.direction, room.names, sure_w, room.within_s, is_common)
+            yield self._bound(room.direction, room.names, fits_w, room.within_s, is_common)
 
     def _miss(self, whole_w: Floats, sure_w: float) -> None:
         if not _varies(whole_w[:, self.steps]):

@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from tests.planning.test_holding import Book, cycle, run, sold
 from vppd.model import OrderKind, Signal
+from vppd.planning.holding import looks
 from vppd.planning.settling import SAVE_S, Settling
 from vppd.testing.cycles import START, World, two_feeds
 
@@ -96,3 +97,21 @@ def _told(world: World, book: Book) -> dict[str, Any]:
     run(world, watching(book, world), 330.0)
     (told,) = book.statements
     return told
+
+
+def test_work_that_the_plan_puts_off_is_there_for_an_increase_alone(world: World) -> None:
+    """It runs when an increase is ordered; a signal counts from a baseline that has it in already."""
+    world.soc_frac[:] = np.where(np.isfinite(world.soc_frac), 1.0, np.nan)
+    world.preferred_w = np.full(len(world.plant.asset_ids), np.nan)
+    world.preferred_w[world.index("hall-a")] = 220e3
+    world.step(60)
+    assert world.power_w[world.index("hall-a")] == pytest.approx(220e3)
+    more, both = (sold(side, 60e3, direction=side, resource="main-a", sustain_s=60.0) for side in ("down", "symmetric"))
+    found = looks([more], *cycle(world), world.plant)["down"]
+    assert found.there_w == pytest.approx(60e3)
+    assert looks([both], *cycle(world), world.plant)["symmetric"].there_w == pytest.approx(0.0, abs=2e3)
+    world.order(OrderKind.INCREASE, "main-a", 60e3, product="quick", for_s=300.0)
+    world.preferred_w[world.index("hall-a")] = np.nan
+    world.step(60)
+    found = looks([more], *cycle(world), world.plant)["down"]
+    assert found.delivered_w == pytest.approx(60e3, rel=0.03)

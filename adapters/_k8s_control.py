@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from adapters._k8s_config import KubernetesConfig
@@ -68,15 +68,14 @@ class Control:
         report = Report()
         deeper, lighter = self._wanted(plan, now)
         await together(self._hold_all(target, writes, report) for target, writes in deeper)
-        wanted = {thing.uid for _, writes in (*deeper, *lighter) for thing, _ in writes}
+        kept = {thing.uid for _, writes in (*deeper, *lighter) for thing, _ in writes}
         if budget_w is not None:
             # Pods take time to end: what goes on in their place must not come on top of them.
             room_w = max(budget_w, plan.expected_w) * (1.0 + _ROUNDING_FRAC) - now.workload.power_w
             late = self._late(plan, now, room_w, {target.job.id for target, _ in deeper})
             lighter = [(target, writes) for target, writes in lighter if target.job.id not in late]
-            later = [target for target in now.targets.values() if target.overridden or target.job.id in late]
-            wanted |= {thing.uid for target in later for thing in (*target.autoscalers, target.where)}
-        back = [(tier, thing) for tier, thing in now.things if thing.uid not in wanted]
+            kept |= _left_as_they_are(now, late)
+        back = [(tier, thing) for tier, thing in now.things if thing.uid not in kept]
         await self._give_back(back, lighter, report, rests=rests)
         return report
 
@@ -207,6 +206,12 @@ class Control:
             return ""
         lasted_s = max(self._link.now_s - note.since_s, 0.0)
         return text(self._link.now_s + lasted_s * (1.0 / TOLERANCE_FRAC[tier] - 1.0))
+
+
+def _left_as_they_are(now: Picture, late: Collection[str]) -> set[str]:
+    """Return the objects that nobody touches now: of targets that somebody else has changed, and of those that go on later."""
+    later = [target for target in now.targets.values() if target.overridden or target.job.id in late]
+    return {thing.uid for target in later for thing in (*target.autoscalers, target.where)}
 
 
 def _comes_up(target: Target, writes: Iterable[tuple[Thing, Fields]]) -> bool:

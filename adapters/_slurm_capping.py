@@ -46,15 +46,19 @@ class Capping:
         asked = [n for n in names if n not in self.known or n in held.cap_w]
         asked = [name for name in asked if now_s >= self._look_at_s.get(name, now_s)]
         found = await self._agents.look(asked) if asked else {}
+        self._heard(asked, found, now_s)
+        for name in found.keys() & held.cap_w.keys():
+            if _is_looser(found[name], held.cap_w[name]):
+                del held.cap_w[name]
+
+    def _heard(self, asked: Iterable[str], found: Mapping[str, Cap], now_s: float) -> None:
+        """Remember what agents have said; nothing is known of one that has been silent too often."""
         for name in asked:
             self._look_at_s[name] = now_s + _LOOK_S
             self._misses[name] = 0 if name in found else self._misses.get(name, 0) + 1
             if self._misses[name] >= _MISSES:
                 self.known.pop(name, None)
         self.known.update(found)
-        for name in found.keys() & held.cap_w.keys():
-            if _is_looser(found[name], held.cap_w[name]):
-                del held.cap_w[name]
 
     def missing(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the nodes that ought to have a cap and have nobody who answers for it."""

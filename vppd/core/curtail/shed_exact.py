@@ -14,6 +14,10 @@ _GAIN = 1e-9
 """A branch that cannot save more than this is not looked into."""
 
 
+_Point = tuple[float, float, int | None]
+"""What a point saves [W] and what it costs, and which it is, None for a pause."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     """One job's points by depth, for all its GPUs."""
@@ -134,13 +138,24 @@ def _bound(jobs: list[_Job], choices: tuple[_Choice, ...], need_w: float) -> _Bo
 
 def _envelope(i: int, job: _Job, choice: _Choice) -> list[_Step]:
     """Return the steps of the lower convex envelope of a job's open points."""
-    points: list[tuple[float, float, int | None]] = [
-        (job.saved_w[k], job.cost[k], k) for k in range(choice.first, choice.last + 1)
+    return [
+        _Step((lo - l0) / (s - s0), i, k0 if k0 is not None else 0, k, s - s0)
+        for (s0, l0, k0), (s, lo, k) in pairwise(_lower_hull(_open_points(job, choice)))
     ]
+
+
+def _open_points(job: _Job, choice: _Choice) -> list[_Point]:
+    """Return the points of a job that are open to choose, by what they save."""
+    points: list[_Point] = [(job.saved_w[k], job.cost[k], k) for k in range(choice.first, choice.last + 1)]
     if choice.may_pause and job.pause is not None and job.pause[0] > TINY_W:
         points = [point for point in points if point[0] < job.pause[0] - TINY_W]
         points.append((*job.pause, None))
-    chain: list[tuple[float, float, int | None]] = []
+    return points
+
+
+def _lower_hull(points: list[_Point]) -> list[_Point]:
+    """Return the points at which the lower convex hull of points, sorted by what they save, has its corners."""
+    chain: list[_Point] = []
     for s, lo, k in points:
         if chain and s <= chain[-1][0] + TINY_W:
             continue  # the same saving at a greater loss
@@ -150,10 +165,7 @@ def _envelope(i: int, job: _Job, choice: _Choice) -> list[_Step]:
                 break
             chain.pop()
         chain.append((s, lo, k))
-    return [
-        _Step((lo - l0) / (s - s0), i, k0 if k0 is not None else 0, k, s - s0)
-        for (s0, l0, k0), (s, lo, k) in pairwise(chain)
-    ]
+    return chain
 
 
 def _branches(choices: tuple[_Choice, ...], part: _Step | None) -> list[tuple[_Choice, ...]]:

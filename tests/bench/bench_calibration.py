@@ -91,7 +91,14 @@ def week_errors(folder: Path, change: datetime) -> Iterator[float]:
 
 
 def _document(path: Path, now: datetime) -> dict[str, Any]:
-    series: dict[str, Any] = {"name": "load/a", "lower": None, "upper": None, "constant": None, "feeds": []}
+    series: dict[str, Any] = {
+        "name": "load/a",
+        "lower": None,
+        "upper": None,
+        "constant": None,
+        "feeds": [],
+        "sunny": False,
+    }
     return {
         "history": str(path), "answer": str(path.with_name("forecasts.npy")), "now": now.isoformat(), "start": now.isoformat(),
         "step_s": STEP_S, "steps": DAY, "levels": list(LEVELS), "time_zone": str(ZONE), "history_days": 100.0,

@@ -75,7 +75,8 @@ def test_the_sun_has_no_clock() -> None:
     for series in ("load/a", "compute/a/tier2", "price/import", "carbon"):
         assert found.grid_of(series) is found.grid
     for series in ("generation/pv", "contract/wind"):
-        assert found.grid_of(series) == Grid(3600.0, (0,), sunny=True)
+        assert found.grid_of(series) == Grid(3600.0, (0,))
+    assert found.grid_of("generation/pv", sunny=True) == Grid(3600.0, (0,), sunny=True)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ async def foretold(
 
 def asked(*feeds: dict[str, Any]) -> dict[str, Any]:
     """Return a wish for what the sun gives."""
-    return {"name": PV, "lower": 0.0, "upper": 50e3, "feeds": list(feeds)}
+    return {"name": PV, "sunny": True, "lower": 0.0, "upper": 50e3, "feeds": list(feeds)}
 
 
 async def test_a_feed_worse_than_our_own_method_gives_way(path: Path, weeks: dict[str, Floats]) -> None:

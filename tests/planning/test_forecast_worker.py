@@ -33,7 +33,7 @@ def after(hours: float) -> datetime:
 
 def document(path: Path, now: datetime, *series: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """Return what the daemon would ask at ``now``: hours, a day ahead."""
-    blank: dict[str, Any] = {"lower": None, "upper": None, "constant": None, "feeds": []}
+    blank: dict[str, Any] = {"lower": None, "upper": None, "constant": None, "feeds": [], "sunny": False}
     return {
         "history": str(path),
         "answer": str(path.with_name("forecasts.npy")),
@@ -108,7 +108,7 @@ def test_four_weeks_give_quantiles_with_a_known_error(path: Path, weeks: dict[st
 def test_bounds_hold_for_quantiles_and_paths(path: Path, weeks: dict[str, Floats]) -> None:
     """The sun does not shine at night, and no plant gives more than its nameplate."""
     write(path, weeks)
-    _, values, paths = made(path, NOW, {"name": PV, "lower": 0.0, "upper": 50e3})
+    _, values, paths = made(path, NOW, {"name": PV, "sunny": True, "lower": 0.0, "upper": 50e3})
     for rows in (values, paths):
         assert np.nanmin(rows) == 0.0
         assert np.nanmax(rows) <= 50e3
@@ -122,7 +122,7 @@ def test_rows_of_paths_are_the_same_moments(path: Path, weeks: dict[str, Floats]
     began = round((NOW - timedelta(days=5) - START).total_seconds() / 300)
     shock[began : began + 36] = 1.0
     write(path, {LOAD: weeks[LOAD] + 1e6 * shock, PV: weeks[PV] + 1e6 * shock})
-    asked = document(path, NOW, {"name": LOAD}, {"name": PV})
+    asked = document(path, NOW, {"name": LOAD}, {"name": PV, "sunny": True})
     said = answer(asked)["series"]
     numbers = np.load(path.with_name("forecasts.npy"))
     assert said[0]["paths"] == said[1]["paths"]
@@ -204,7 +204,7 @@ async def test_a_good_feed_speaks_and_is_scored_by_what_came(path: Path, weeks: 
     """Its error is that of what it said before each hour; our own method stands beside it for comparison."""
     write(path, weeks)
     await foretell(path, weeks[PV], 0.05)
-    said, values, paths = made(path, NOW, {"name": PV, "lower": 0.0, "upper": 50e3, "feeds": [FEED]})
+    said, values, paths = made(path, NOW, {"name": PV, "sunny": True, "lower": 0.0, "upper": 50e3, "feeds": [FEED]})
     assert (said["source"], said["reason"], said["filled"]) == ("feed:weather", "", 0)
     assert said["score"]["samples"] > 500
     assert said["score"]["pinball"] < 0.5 * said["instead"]["score"]["pinball"]
@@ -219,7 +219,7 @@ async def test_a_feed_too_sure_of_itself_is_widened_by_its_own_errors(path: Path
     """Quantiles that its past errors contradict are not taken over; those of its errors are, around its median."""
     write(path, weeks)
     await foretell(path, weeks[PV], 0.2, levels=(0.1, 0.5, 0.9))
-    said, values, _ = made(path, NOW, {"name": PV, "lower": 0.0, "upper": 50e3, "feeds": [FEED]})
+    said, values, _ = made(path, NOW, {"name": PV, "sunny": True, "lower": 0.0, "upper": 50e3, "feeds": [FEED]})
     assert said["source"] == "feed:weather"
     noon = 2
     assert values[-1, noon] / values[0, noon] > 1.2
@@ -230,7 +230,7 @@ async def test_a_new_feed_borrows_our_own_errors(path: Path, weeks: dict[str, Fl
     write(path, weeks)
     async with open_history(path) as history:
         history.issue(issue(NOW, np.full(24, 20e3)))
-    said, values, paths = made(path, NOW, {"name": PV, "lower": 0.0, "upper": 50e3, "feeds": [FEED]})
+    said, values, paths = made(path, NOW, {"name": PV, "sunny": True, "lower": 0.0, "upper": 50e3, "feeds": [FEED]})
     assert said["source"] == "feed:weather"
     assert said["score"]["samples"] == 0
     assert values[2] == pytest.approx(20e3)
@@ -243,7 +243,7 @@ async def test_the_quantiles_of_a_new_feed_are_its_own(path: Path, weeks: dict[s
     write(path, weeks)
     async with open_history(path) as history:
         history.issue(issue(NOW, np.array([[1e3] * 24, [2e3] * 24, [4e3] * 24]), (0.1, 0.5, 0.9)))
-    _, values, _ = made(path, NOW, {"name": PV, "lower": 0.0, "feeds": [FEED]})
+    _, values, _ = made(path, NOW, {"name": PV, "sunny": True, "lower": 0.0, "feeds": [FEED]})
     assert values[:, 5] == pytest.approx([1e3, 1.375e3, 2e3, 3.25e3, 4e3])
 
 
@@ -252,7 +252,7 @@ async def test_beyond_its_end_a_feed_is_continued(path: Path, weeks: dict[str, F
     write(path, weeks)
     async with open_history(path) as history:
         history.issue(issue(NOW, np.full(10, 20e3)))
-    said, values, paths = made(path, NOW, {"name": PV, "lower": 0.0, "upper": 50e3, "feeds": [FEED]})
+    said, values, paths = made(path, NOW, {"name": PV, "sunny": True, "lower": 0.0, "upper": 50e3, "feeds": [FEED]})
     assert (said["source"], said["filled"]) == ("feed:weather", 14)
     assert "does not cover all steps: 14 of 24 are by" in said["reason"]
     assert np.isfinite(values).all()
@@ -276,7 +276,7 @@ async def test_a_silent_feed_gives_way_and_it_is_said(
     async with open_history(path) as history:
         start = NOW + timedelta(hours=start_h)
         history.issue(issue(NOW + timedelta(hours=issued_h), np.full(24, 20e3), start=start))
-    said, values, _ = made(path, NOW, {"name": PV, "lower": 0.0, "feeds": [FEED]})
+    said, values, _ = made(path, NOW, {"name": PV, "sunny": True, "lower": 0.0, "feeds": [FEED]})
     assert said["source"] in {"seasonal", "similar-day"}
     assert complaint in said["reason"]
     assert values[:, 12] == pytest.approx(0.0)

@@ -188,6 +188,7 @@ async def test_the_worker_is_told_of_all_feeds_and_of_who_speaks(path: Path) -> 
     ]  # fmt: skip
     assert [feed["name"] for feed in told["contract/north"]] == ["wind"]
     assert told["load/main-a"] == []
+    assert [one["name"] for one in asked[0]["series"] if one["sunny"]] == ["generation/pv-b"]
     assert asked[0]["spoke"] == {}
     assert asked[1]["spoke"]["generation/pv-b"] == rows["generation/pv-b"]["source"]
     assert [feed["feed"] for feed in rows["generation/pv-b"]["feeds"]] == ["near", "far"]

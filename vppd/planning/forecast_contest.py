@@ -86,7 +86,7 @@ def _theirs(
 
     Until its errors are known, those of our own method are taken.
     """
-    grid = whole.grid_of(wish.name)
+    grid = whole.grid_of(wish.name, sunny=wish.sunny)
     if said.now is None:
         return None
     found = forecast(

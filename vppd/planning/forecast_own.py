@@ -46,6 +46,8 @@ class Wish:
     """Those who say something of it, in the order of preference."""
     spoke: str
     """The source in force, empty for none."""
+    sunny: bool
+    """It is what PV could give."""
 
     @classmethod
     def of(cls, said: Mapping[str, Any], document: Mapping[str, Any]) -> Wish:
@@ -59,6 +61,7 @@ class Wish:
             chosen=document["chosen"].get(name, ""),
             feeds=tuple(FeedTerms(feed["name"], feed["stale_after_s"], feed["trusted"]) for feed in said["feeds"]),
             spoke=document["spoke"].get(name, ""),
+            sunny=said["sunny"],
         )
 
 
@@ -69,7 +72,7 @@ def own_forecast(history: Floats, wish: Wish, whole: Round) -> tuple[Forecast | 
     if wish.present is not None and whole.t and not np.isfinite(history[-1]):
         history = history.copy()
         history[-1] = wish.present  # the step under way stands for the last one, of which too little was measured
-    known, grid = np.isfinite(history), whole.grid_of(wish.name)
+    known, grid = np.isfinite(history), whole.grid_of(wish.name, sunny=wish.sunny)
 
     def made(method: str) -> Forecast:
         how: dict[str, Any] = {"levels": whole.levels, "bounds": wish.bounds, "trial": whole.trial}

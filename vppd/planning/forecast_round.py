@@ -35,9 +35,12 @@ class Round:
     levels: tuple[float, ...]
     trial: Trial = field(default_factory=Trial)
 
-    def grid_of(self, series: str) -> Grid:
-        """Return the days and hours that a series follows: those of the clock, or of the sun, to which all days are alike."""
-        return Grid(self.grid.step_s, (0,), sunny=True) if series.startswith(BY_THE_SUN) else self.grid
+    def grid_of(self, series: str, *, sunny: bool = False) -> Grid:
+        """Return the days and hours that a series follows: those of the clock, or of the sun, to which all days are alike.
+
+        ``sunny``: it is the sun's light itself, and nothing at night.
+        """
+        return Grid(self.grid.step_s, (0,), sunny=sunny) if series.startswith(BY_THE_SUN) else self.grid
 
     def at(self, origin: int) -> datetime:
         """Return the moment of an origin; that of the newest is now."""

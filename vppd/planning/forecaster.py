@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Protocol
 
+import numpy as np
 import structlog
 
 from vppd.config.forecast import ForecastConfig, ForecastFeedConfig
@@ -253,7 +254,8 @@ def _series(
         said.setdefault(feed.series, []).append(terms)
     outside = [name for name in ANYWHERE if name in said or name in constants]
     outside += [name for name in said if name.startswith(CONTRACT)]
-    most_w = _most(plant)
+    most_w, sun = _most(plant), KINDS.index(Kind.PV)
+    sunny = {f"generation/{plant.asset_ids[i]}" for i in np.flatnonzero(plant.kind == sun)}
     return [
         {
             "name": name,
@@ -261,6 +263,7 @@ def _series(
             "upper": most_w.get(name),
             "constant": constants.get(name),
             "feeds": said.get(name, []),
+            "sunny": name in sunny,
         }
         for name in (*outside, *names)
     ]

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from threading import get_ident
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -391,6 +392,7 @@ async def test_reports_on_feeds_and_assets(tmp_path: Path) -> None:
         await r.ven.fetch()
         said = Said({"USAGE": 2500.0})
         reporter = Reporter(r.link, r.ven, config(r.server, tmp_path), said, r.clock)
+        reporter.attend()
         reporter.collect()
         assert said.watched == ("main-a", "ups-1")
         r.clock.advance(3600)
@@ -448,6 +450,29 @@ async def test_reports_of_the_time_while_we_were_away(tmp_path: Path) -> None:
         assert await process(4) == [*before, "12:40"]
         assert await process(0) == [*before, "12:40"]
         assert {report["eventID"] for report in r.server.reports[2:5]} == {"e"}
+
+
+async def test_reports_are_put_together_beside_the_loop(tmp_path: Path) -> None:
+    """With many assets and intervals a report takes seconds to work out: the control loop must not wait for it."""
+
+    class Elsewhere(Said):
+        threads: ClassVar[set[int]] = set()
+
+        def __call__(self, payload_type: str, name: str, interval: Interval) -> float | None:
+            self.threads.add(get_ident())
+            return super().__call__(payload_type, name, interval)
+
+    async with rig(tmp_path) as r:
+        wanted = [{"payloadType": "LOAD_SHED_DELTA_AVAILABLE", "historical": False, "frequency": 1}]
+        r.server.add_event("e", "PRICE", 1, intervalPeriod=HOUR, reportDescriptors=wanted)
+        await r.ven.fetch()
+        said = Elsewhere({"LOAD_SHED_DELTA_AVAILABLE": 1e3})
+        running = asyncio.create_task(Reporter(r.link, r.ven, config(r.server, tmp_path), said, r.clock).run())
+        await r.until(lambda: bool(r.server.reports))
+        running.cancel()
+        await asyncio.wait((running,))
+        assert said.threads
+        assert get_ident() not in said.threads
 
 
 async def test_a_report_that_is_refused_does_not_stop_the_next(tmp_path: Path) -> None:

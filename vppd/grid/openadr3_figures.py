@@ -37,7 +37,7 @@ class _Account:
 
 
 class SiteFigures:
-    """Takes every decision, and answers what there is to say of a place for a time; an ``openadr3_reports.Figures``."""
+    """Takes every decision, and answers what there is to say of a place for a time; an ``openadr3_report_form.Figures``."""
 
     def __init__(
         self,
@@ -53,6 +53,8 @@ class SiteFigures:
         self._foresight = Foresight(plant, self._places, outlooks, plans)
         self._step_s = -math.inf
         self._newest: tuple[Snapshot, Decision] | None = None
+        self._survey: tuple[tuple[Snapshot, Decision], float, Survey] | None = None
+        """The newest survey with what it is of: the intervals of a report are mostly equally long."""
         self._told = False
         self._accounts = {plant.nodes[0]: self._opened(plant.nodes[0])}
 
@@ -140,6 +142,9 @@ class SiteFigures:
     def _now_available(self, payload_type: str, place: Place, span_s: float) -> float | None:
         if self._newest is None:
             return None
-        survey = Survey(*self._newest, self._plant, self._places, max(span_s, SUSTAIN_S))
-        value = survey.figures(place).get(payload_type, math.nan)
+        newest, sustain_s = self._newest, max(span_s, SUSTAIN_S)
+        known = self._survey
+        if known is None or known[0] is not newest or known[1] != sustain_s:
+            known = self._survey = (newest, sustain_s, Survey(*newest, self._plant, self._places, sustain_s))
+        value = known[2].figures(place).get(payload_type, math.nan)
         return value if math.isfinite(value) else None

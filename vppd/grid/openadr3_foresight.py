@@ -40,12 +40,38 @@ class _Store:
     usable_wh: float
 
 
+class _Plan:
+    """A plan, and where it has which asset."""
+
+    def __init__(self, table: Timetable) -> None:
+        self.table = table
+        self.rows = {name: row for row, name in enumerate(table.asset_ids)}
+        self._means: tuple[datetime, float, Floats] | None = None
+
+    def mean_w(self, start: datetime, span_s: float) -> Floats:
+        """Return the planned mean power of each asset over a time, (n,), NaN where there is none. [W]"""
+        known, table = self._means, self.table
+        if known is None or known[:2] != (start, span_s):
+            found_w = resampled(table.power_w, table.start, table.step_s, start, span_s, 1)[:, 0]
+            known = self._means = (start, span_s, found_w)
+        return known[2]
+
+    def held_wh(self, start: datetime, span_s: float) -> Floats:
+        """Return what each asset holds at the start and after each step of a time, (n, steps), no steps beyond the plan. [Wh]"""
+        end = start + timedelta(seconds=span_s)
+        first, last = self.table.step_at(start), self.table.step_at(end - timedelta(seconds=1))
+        if first is None or last is None:
+            return self.table.energy_wh[:, :0]
+        return self.table.energy_wh[:, max(first - 1, 0) : last + 1]
+
+
 class Foresight:
     """Looks at the newest forecasts and the newest plan; what neither says is None."""
 
     def __init__(self, plant: Plant, places: Places, outlooks: Outlooks, plans: Plans) -> None:
         self._plant, self._places, self._outlooks, self._plans = plant, places, outlooks, plans
         self._storage = is_storage(plant) & plant.controllable
+        self._known: _Plan | None = None
 
     def expected(
         self, payload_type: str, place: Place, start: datetime, span_s: float, spare: Callable[[], float | None]
@@ -140,20 +166,21 @@ class Foresight:
         }.get(payload_type)
 
     def _store(self, place: Place, start: datetime, span_s: float) -> _Store | None:
-        """Return the range of storage by the plan, never more than the least energy and the least room on the way allow."""
-        which, table, plant = np.flatnonzero(place.assets & self._storage), self._plans(), self._plant
-        rows = _rows(table, which, plant)
-        if table is None or rows is None or not len(which):
+        """Return what storage of a place could do by the plan; None where there is no plan for all of it."""
+        which, plan = np.flatnonzero(place.assets & self._storage), self._plan()
+        if plan is None or not len(which):
             return None
-        end = start + timedelta(seconds=span_s)
-        first, last = table.step_at(start), table.step_at(end - timedelta(seconds=1))
-        planned_w = resampled(table.power_w[rows], table.start, table.step_s, start, span_s, 1)[:, 0]
-        if first is None or last is None or not np.isfinite(planned_w).all():
+        rows = [plan.rows.get(self._plant.asset_ids[i], -1) for i in which.tolist()]
+        if min(rows) < 0:
             return None
-        held_wh = table.energy_wh[rows, max(first - 1, 0) : last + 1]
-        if not np.isfinite(held_wh).all():
+        planned_w, held_wh = plan.mean_w(start, span_s)[rows], plan.held_wh(start, span_s)[rows]
+        if not held_wh.size or not np.isfinite(planned_w).all() or not np.isfinite(held_wh).all():
             return None
-        hours = max(span_s, SUSTAIN_S) / 3_600.0
+        return self._range(which, planned_w, held_wh, max(span_s, SUSTAIN_S) / 3_600.0)
+
+    def _range(self, which: Ints, planned_w: Floats, held_wh: Floats, hours: float) -> _Store:
+        """Return the range of storage, never more than the least energy and the least room on the way allow."""
+        plant = self._plant
         capacity_wh, eta_frac = np.nan_to_num(plant.capacity_wh[which]), plant.efficiency_frac[which]
         spare_wh = held_wh.min(axis=1) - (plant.reserve_frac[which] + SOC_MARGIN_FRAC) * capacity_wh
         room_wh = capacity_wh - held_wh.max(axis=1)
@@ -164,25 +191,26 @@ class Foresight:
         return _Store(planned_w, np.minimum(lower_w, planned_w), np.maximum(upper_w, planned_w), above_wh, usable_wh)
 
     def _planned_w(self, asset: int, start: datetime, span_s: float) -> float | None:
-        table = self._plans()
-        rows = _rows(table, np.array([asset]), self._plant)
-        if table is None or rows is None:
+        plan = self._plan()
+        row = plan.rows.get(self._plant.asset_ids[asset]) if plan is not None else None
+        if plan is None or row is None:
             return None
-        return _finite(float(resampled(table.power_w[rows], table.start, table.step_s, start, span_s, 1)[0, 0]))
+        return _finite(float(plan.mean_w(start, span_s)[row]))
+
+    def _plan(self) -> _Plan | None:
+        """Return the newest plan, made ready to be asked."""
+        table, known = self._plans(), self._known
+        if table is None:
+            return None
+        if known is None or known.table is not table:
+            known = self._known = _Plan(table)
+        return known
 
     def _foreseen(self, name: str, start: datetime, span_s: float, level_frac: float = MEDIAN_FRAC) -> float | None:
         outlook = self._outlooks().get(name)
         if outlook is None or level_frac not in outlook.forecast.levels:
             return None
         return _finite(float(outlook.over(start, span_s, 1, level_frac)[0]))
-
-
-def _rows(table: Timetable | None, which: Ints, plant: Plant) -> list[int] | None:
-    """Return where the plan has these assets, None when it has one of them not."""
-    if table is None:
-        return None
-    names = [plant.asset_ids[i] for i in which.tolist()]
-    return [table.asset_ids.index(name) for name in names] if set(names) <= set(table.asset_ids) else None
 
 
 def _sum(parts: list[float | None]) -> float | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vppd.grid.openadr3_trail import STATES, Trail
 from vppd.snapshot import Floats
@@ -48,9 +49,10 @@ class Past:
 
     def mean(self, name: str, start_s: float, span_s: float) -> float | None:
         """Return the mean over a time that has been measured for the most part; None otherwise. [W]"""
-        at_s = self._at_s
+        steps = self._seen()
+        at_s = steps["at_s"]
         i, j = np.searchsorted(at_s, (start_s - STEP_S, start_s + span_s), side="right")
-        power_w = self._steps["said"][i:j, _COLUMNS.index(name)]
+        power_w = steps["said"][i:j, _COLUMNS.index(name)]
         overlap_s = np.minimum(at_s[i:j] + STEP_S, start_s + span_s) - np.maximum(at_s[i:j], start_s)
         overlap_s = np.where(np.isfinite(power_w), np.maximum(overlap_s, 0.0), 0.0)
         covered_s = float(overlap_s.sum())
@@ -60,25 +62,27 @@ class Past:
 
     def last(self, name: str, start_s: float, end_s: float) -> float | str | None:
         """Return the last word of a time: a level [0-1], an energy [Wh] or the state; None when there was none."""
-        i = int(np.searchsorted(self._at_s, end_s, side="left")) - 1
-        if i < 0 or self._steps["at_s"][i] + STEP_S < start_s:
+        steps = self._seen()
+        i = int(np.searchsorted(steps["at_s"], end_s, side="left")) - 1
+        if i < 0 or steps["at_s"][i] + STEP_S < start_s:
             return None
         if name == "OPERATING_STATE":
-            return STATES[int(self._steps["state"][i])]
+            return STATES[int(steps["state"][i])]
         if name not in _COLUMNS:
             return None
-        value = float(self._steps["said"][i, _COLUMNS.index(name)])
+        value = float(steps["said"][i, _COLUMNS.index(name)])
         return value if math.isfinite(value) else None
 
-    @property
-    def _at_s(self) -> Floats:
-        return np.asarray(self._steps["at_s"][: self._count])
+    def _seen(self) -> NDArray[np.void]:
+        """Return all steps; who asks may do so beside the loop, and must not see the array change while it is looked at."""
+        steps = self._steps
+        return steps[: self._count]
 
     def tidy(self, at_s: float) -> bool:
         """Forget what is too old at a time [unix s], in memory and on disk, and say whether there was enough of it to bother."""
         if not self._count or self._steps["at_s"][0] >= at_s - KEPT_S - SLACK_S:
             return False
-        old = int(np.searchsorted(self._at_s, at_s - KEPT_S, side="right"))
+        old = int(np.searchsorted(self._seen()["at_s"], at_s - KEPT_S, side="right"))
         kept = self._steps[old : self._count].copy()
         self._steps, self._count = kept, len(kept)
         self._trail.rewrite(kept)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from vppd.grid.fields import stamp
 from vppd.grid.openadr3_model import ReportDescriptor
-from vppd.grid.openadr3_reports import ENERGIES, PLAIN, POWERS, Due, Span
+from vppd.grid.openadr3_reports import ENERGIES, MOST_INTERVALS, PLAIN, POWERS, Due, Span
 from vppd.grid.openadr3_trail import STATES
 from vppd.model import Interval
 
@@ -49,6 +49,7 @@ def report_body(due: Due, client_name: str, places: Mapping[str, str], figures: 
     """Return the report as the server wants it; ``places`` has their names for ours."""
     wanted = due.descriptor
     units = wanted.units or _units(wanted.payload_type)
+    spans = due.spans[: max(1, MOST_INTERVALS // max(1, len(places)))]
     told = (
         {AGGREGATED: tuple(places.values())} if wanted.aggregate else {label: (name,) for label, name in places.items()}
     )
@@ -61,7 +62,7 @@ def report_body(due: Due, client_name: str, places: Mapping[str, str], figures: 
         "resources": [
             {
                 "resourceName": label,
-                "intervals": [_told(span, wanted.payload_type, units, names, figures) for span in due.spans],
+                "intervals": [_told(span, wanted.payload_type, units, names, figures) for span in spans],
             }
             for label, names in told.items()
         ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from datetime import datetime, timedelta
+from threading import Lock
 from typing import Any
 
 import structlog
@@ -40,6 +41,7 @@ class Reporter:
         self._waiting: deque[dict[str, Any]] = deque(maxlen=MOST_WAITING)
         self._told: set[tuple[str, str]] = set()
         self._courses = Courses()
+        self._collecting = Lock()
         self._has_looked = False
         self._stored: frozenset[str] = frozenset()
         self._made: dict[str, None] = {}
@@ -63,7 +65,8 @@ class Reporter:
             if not self._has_looked:
                 await self.look_back()
             if self._has_looked:
-                self.collect()
+                self.attend()
+                await asyncio.to_thread(self.collect)  # with many assets and intervals it takes seconds
                 await self.send()
             await asyncio.sleep(EVERY_S)
 
@@ -84,19 +87,19 @@ class Reporter:
                 self._resumes[event_id] = max(at, self._resumes.get(event_id, at))
 
     def collect(self) -> None:
-        """Put together what has become due since the last time."""
-        since, until = self._since, self._clock.now()
-        self.attend()
-        for event in self._asking():
-            begin = max(min(since, self._resumes.pop(event.id, since)), until - LOOK_BACK)
-            self._collect(event, begin, until)
-            self._tell(event)
-        present = {event.id for event in self._ven.book.events}
-        self._courses.keep(present)
-        self._told = {told for told in self._told if told[0] in present}
-        while len(self._made) > MOST_MADE:
-            del self._made[next(iter(self._made))]
-        self._since = until
+        """Put together what has become due since the last time; one at a time, also when a cancelled one is still at it."""
+        with self._collecting:
+            since, until = self._since, self._clock.now()
+            for event in self._asking():
+                begin = max(min(since, self._resumes.pop(event.id, since)), until - LOOK_BACK)
+                self._collect(event, begin, until)
+                self._tell(event)
+            present = {event.id for event in self._ven.book.events}
+            self._courses.keep(present)
+            self._told = {told for told in self._told if told[0] in present}
+            while len(self._made) > MOST_MADE:
+                del self._made[next(iter(self._made))]
+            self._since = until
 
     def attend(self) -> None:
         """Keep account of what events ask about, from now on; to be called when they are news."""

@@ -33,7 +33,7 @@ SUPPORTED = POWERS | ENERGIES | PLAIN.keys()
 MOST_AT_ONCE = 96
 """Of reports that have piled up only the newest are sent."""
 MOST_INTERVALS = 1_000
-"""A report has no more intervals than this."""
+"""A report has no more intervals than this, of all its resources together."""
 ENDLESS = 1 << 40
 LONG = timedelta(days=3_600_000)
 

@@ -71,6 +71,7 @@ def test_a_status_and_its_orders_show_an_increase() -> None:
     world = World()
     world.step(5)
     world.order(OrderKind.INCREASE, "main-b", 100e3)
+    world.order(OrderKind.INCREASE, "dc1", 50e3)
     decision = world.step(60)
     snapshot = Snapshot(world.at, world.mono_s, world.readings.copy(), tuple(world.orders))
     view = state_view(world.plant, snapshot, decision)
@@ -80,6 +81,7 @@ def test_a_status_and_its_orders_show_an_increase() -> None:
     status_table(view, out)
     text = out.export_text()
     assert "least now" in text
+    assert "at least 959.5 kW now" in text
     assert "555.5 kW" in text
 
 

@@ -163,3 +163,12 @@ def test_increases_are_replayed_bit_for_bit() -> None:
         replay.feed("cycle", pack(snapshot, digest(decision)))
     assert (replay.cycles, replay.differing) == (40, [])
     assert decode(encode(decision.state)).unheld_before_w is None
+
+
+def test_a_reduction_that_ends_beside_it_is_no_fault_of_an_increase() -> None:
+    """What the other order has taken off comes back by the ramp, and the increase counts as kept meanwhile."""
+    world = running()
+    more = world.order(OrderKind.INCREASE, "dc1", 100e3, product="down", for_s=160.0)
+    world.order(OrderKind.REDUCE, "dc1", 300e3, product="up", for_s=80.0)
+    world.step(165)
+    assert delivered(world, more).kept_frac == 1.0

@@ -69,6 +69,14 @@ def test_what_lasts_no_longer_than_a_ramp_is_not_told() -> None:
     assert [s for s in told(world, reporter, 90) if "shortfall" in s] == []
 
 
+def test_what_another_order_hands_back_by_the_ramp_is_not_told() -> None:
+    """When a sold reduction ends, the increase beside it is on its way up again and short of nothing."""
+    world, reporter = running()
+    world.order(OrderKind.INCREASE, "dc1", 50e3, product="down")
+    world.order(OrderKind.REDUCE, "dc1", 330e3, product="up", for_s=60.0)
+    assert [s for s in told(world, reporter, 120) if "shortfall" in s] == []
+
+
 def test_a_limit_that_cannot_be_reached_is_told() -> None:
     """Of a limit, what is drawn above it."""
     world, reporter = running()

@@ -13,7 +13,8 @@ def status_table(state: Mapping[str, Any], console: Console | None = None) -> No
     """Print the site, its feeds and its assets."""
     out = console or Console()
     causes = f" ({', '.join(state['causes'])})" if state["causes"] else ""
-    out.print(f"[bold]{state['site']}[/] at {state['at']}: {_kw(state['power_w'])}, {state['severity']}{causes}")
+    least = "" if state.get("least_w") is None else f", at least {_kw(state['least_w'])} now"
+    out.print(f"[bold]{state['site']}[/] at {state['at']}: {_kw(state['power_w'])}{least}, {state['severity']}{causes}")
     columns = ["power_w", "limit_w", "target_w", "import_max_w", "shortfall_w"]
     titles = ["feed", "power", "limit now", "target", "most", "shortfall"]
     if any(feed.get("least_w") is not None for feed in state["feeds"]):

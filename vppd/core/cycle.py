@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 import numpy as np
 
@@ -85,7 +84,7 @@ def decide(snapshot: Snapshot, state: State, plant: Plant) -> Decision:
     held = bound[plant.node] | own.held | (liked.planned if liked is not None else False)
     command = _command(target_w, rest_w, held, image, plant, verdict)
     target_w = np.where(command == Command.SETPOINT, target_w, np.nan)
-    progress = _accrue(orders, enforced, own, image, snapshot.at, _counted_s(snapshot, state, plant))
+    progress = _accrue(orders, enforced, own, image, _counted_s(snapshot, state, plant))
     return Decision(
         state=_next(snapshot, senses, image, enforced, own, target_w, verdict, progress, state, liked),
         command=command,
@@ -206,9 +205,7 @@ def _reason(
     return np.where(plant.controllable, reason, Reason.WATCHED).astype(np.int8)
 
 
-def _accrue(
-    orders: Obligations, enforced: Enforced, own: Named, image: Image, at: datetime, dt_s: float
-) -> Mapping[str, Progress]:
+def _accrue(orders: Obligations, enforced: Enforced, own: Named, image: Image, dt_s: float) -> Mapping[str, Progress]:
     """Return the orders' progress with this cycle's delivery booked, each against what is left by those beside it."""
     booked = dict(orders.progress)
     for d in orders.demands:
@@ -216,24 +213,22 @@ def _accrue(
         known = booked[d.order.order_id]
         baseline_w = known.baseline_w - orders.beside_w.get(d.order.order_id, 0.0)
         bound_w = bound_in_force(d, baseline_w)
-        over_w = _over_w(d, power_w, bound_w, known, enforced, own, at)
+        over_w = _over_w(d, power_w, bound_w, enforced, own)
         booked[d.order.order_id] = replace(
             known, delivery=accrue(known.delivery, power_w, bound_w, baseline_w, over_w, dt_s)
         )
     return booked
 
 
-def _over_w(
-    demand: Demand, power_w: float, bound_w: float, known: Progress, enforced: Enforced, own: Named, at: datetime
-) -> float:
+def _over_w(demand: Demand, power_w: float, bound_w: float, enforced: Enforced, own: Named) -> float:
     """Return how far power is on the wrong side of what was ordered, as far as ramps have got. [W]"""
     kind, node, asset = demand.order.kind, demand.node, demand.asset
     if kind is OrderKind.INCREASE:
+        # What a limit takes away from it is missing: only the ramp excuses, for as long as it takes.
         ramped_w = -np.inf if own.lower_w is None else float(own.lower_w[asset])
-        ramped_w = float(enforced.lower_w[node]) if asset < 0 else ramped_w
-        # What a limit takes away from it is missing: only its own ramp excuses, for as long as it takes.
-        own_ramp_w = known.start_w + demand.rate_w_per_s * (at - known.since).total_seconds()
-        return min(bound_w, max(ramped_w, own_ramp_w)) - power_w
+        if asset < 0:
+            ramped_w = float(enforced.lower_w[node]) if enforced.rising[node] else bound_w
+        return min(bound_w, ramped_w) - power_w
     ramped_w = float(enforced.upper_w[node]) if asset < 0 else bound_w
     if kind in (OrderKind.SETPOINT, OrderKind.REGULATION):
         return abs(power_w - ramped_w)

@@ -35,6 +35,8 @@ class Enforced:
     """The same of lower bounds alone."""
     tight: Bools
     """The same, but for lower bounds that are only being given back: those do not keep storage from recharging."""
+    rising: Bools
+    """The node's own lower bound is still on its way up."""
 
 
 def enforce(demands: Sequence[Demand], state: State, plant: Plant, image: Image, dt_s: float) -> Enforced:
@@ -42,6 +44,7 @@ def enforce(demands: Sequence[Demand], state: State, plant: Plant, image: Image,
     m = len(plant.nodes)
     lower_w, upper_w = np.full(m, -np.inf), np.full(m, np.inf)
     wanted_w, steady_lower_w, steady_upper_w = upper_w.copy(), lower_w.copy(), upper_w.copy()
+    rising = np.zeros(m, dtype=np.bool_)
     for i in range(m):
         mine = [d for d in demands if d.node == i]
         held = np.isfinite(state.upper_w[i]) or np.isfinite(state.lower_w[i])
@@ -49,14 +52,14 @@ def enforce(demands: Sequence[Demand], state: State, plant: Plant, image: Image,
             continue
         goal = _goal(mine, plant, i)
         lower_w[i], upper_w[i] = _ramp(goal, mine, state, plant, image, i, dt_s)
-        wanted_w[i] = goal.upper_w if mine else np.inf
+        wanted_w[i], rising[i] = goal.upper_w if mine else np.inf, lower_w[i] < goal.lower_w
         steady = _goal(mine, plant, i, steady=True) if mine else Bounds(lower_w[i], upper_w[i])
         # Slow assets start at once down towards the goal, but never give back, or are let go, faster than the ramp.
         follows = _follows(mine)
         steady_lower_w[i] = steady.lower_w if follows else lower_w[i]
         steady_upper_w[i] = steady.upper_w if follows else min(steady.upper_w, upper_w[i])
     raised, bound, tight = _reaching(demands, lower_w, upper_w, plant)
-    return Enforced(lower_w, upper_w, wanted_w, steady_lower_w, steady_upper_w, bound, raised, tight)
+    return Enforced(lower_w, upper_w, wanted_w, steady_lower_w, steady_upper_w, bound, raised, tight, rising)
 
 
 def _follows(demands: Sequence[Demand]) -> bool:

@@ -160,7 +160,7 @@ class Reporter:
         event: PowerEvent,
     ) -> FeedState:
         node, track = plant.nodes.index(terms.tag), self._tracks[terms.tag]
-        bound = np.isfinite(decision.node_upper_w[node])
+        bound = _is_bound(node, decision)
         load_w = float(decision.node_planned_w[node] if bound else decision.node_power_w[node])
         targets = tuple(_target(o, decision.state.progress.get(o.order_id)) for o in orders if o.resource == terms.tag)
         judged = FeedView(view.targets, view.limit_w, load_w, view.moving, view.at)
@@ -258,6 +258,11 @@ def _in_force(tag: str, orders: Sequence[Order], progress: Mapping[str, Progress
     return min(active, key=lambda o: o.power_w or 0.0, default=None)
 
 
+def _is_bound(node: int, decision: Decision) -> bool:
+    """Say whether the node is held from above or from below, or still being given back."""
+    return bool(np.isfinite(decision.node_upper_w[node]) or np.isfinite(decision.state.lower_w[node]))
+
+
 def _view(tag: str, decision: Decision, snapshot: Snapshot, plant: Plant, orders: Sequence[Order]) -> FeedView:
     node = plant.nodes.index(tag)
     tightest = _in_force(tag, orders, decision.state.progress)
@@ -265,7 +270,7 @@ def _view(tag: str, decision: Decision, snapshot: Snapshot, plant: Plant, orders
         targets=tuple(o.order_id for o in orders if o.resource == tag),
         limit_w=tightest.power_w if tightest else None,
         load_w=_known(decision.node_power_w[node]),
-        moving=bool(np.isfinite(decision.node_upper_w[node])) and tightest is None,
+        moving=_is_bound(node, decision) and tightest is None,
         at=snapshot.at,
     )
 

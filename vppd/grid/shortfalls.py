@@ -30,6 +30,8 @@ class _Track:
     told_w: float
     other_s: float
     """Since when it has been another than was told, inf while it is not. [s]"""
+    lower_w: float = -np.inf
+    """The lower bound in force in the last cycle. [W]"""
 
 
 class Shortfalls:
@@ -42,37 +44,38 @@ class Shortfalls:
         """Yield what is to be told after this cycle."""
         tracks = {}
         for demand in decision.demands:
-            order, missing_w = demand.order, _missing_w(demand, decision, snapshot)
-            worth_w = WORTH_FRAC * (order.power_w or 0.0)
-            missing_w = missing_w if missing_w > worth_w else 0.0
+            order, lower_w = demand.order, _lower_w(demand, decision)
             track = self._tracks.get(order.order_id, _Track(0.0, np.inf))
+            worth_w = WORTH_FRAC * (order.power_w or 0.0)
+            missing_w = _missing_w(demand, decision, lower_w, rising=lower_w > track.lower_w)
+            missing_w = missing_w if missing_w > worth_w else 0.0
             differs = abs(missing_w - track.told_w) > worth_w
-            track = replace(track, other_s=min(track.other_s, snapshot.mono_s) if differs else np.inf)
-            if snapshot.mono_s - track.other_s >= WINDOW_S:
-                track = _Track(missing_w, np.inf)
+            other_s = min(track.other_s, snapshot.mono_s) if differs else np.inf
+            track = replace(track, other_s=other_s, lower_w=lower_w)
+            if snapshot.mono_s - other_s >= WINDOW_S:
+                track = _Track(missing_w, np.inf, lower_w)
                 yield Short(order, missing_w)
             tracks[order.order_id] = track
         self._tracks = tracks
 
 
-def _missing_w(demand: Demand, decision: Decision, snapshot: Snapshot) -> float:
-    """Return what the setpoints of now leave undelivered, as far as the ramp has got. [W]"""
-    if demand.order.kind is OrderKind.INCREASE:
-        return _missing_above_w(demand, decision, snapshot)
+def _lower_w(demand: Demand, decision: Decision) -> float:
+    """Return the lower bound in force on what the order is about, -inf for none. [W]"""
+    named_w = decision.state.named_lower_w
     if demand.asset >= 0:
+        return -np.inf if named_w is None else float(named_w[demand.asset])
+    return float(decision.state.lower_w[demand.node])
+
+
+def _missing_w(demand: Demand, decision: Decision, lower_w: float, *, rising: bool) -> float:
+    """Return what the setpoints of now leave undelivered, as far as the ramp has got. [W]"""
+    node, asset = demand.node, demand.asset
+    if demand.order.kind is OrderKind.INCREASE:
+        drawn_w = float(np.nan_to_num(decision.state.power_w[asset]) if asset >= 0 else decision.node_planned_w[node])
+        # A bound that rises is on its way; one that a limit holds down is not.
+        return max((min(lower_w, demand.lower_w) if rising else demand.lower_w) - drawn_w, 0.0)
+    if asset >= 0:
         return 0.0
-    shortfall_w = float(decision.shortfall_w[demand.node])
     both = demand.order.kind in (OrderKind.SETPOINT, OrderKind.REGULATION)
+    shortfall_w = float(decision.shortfall_w[node])
     return abs(shortfall_w) if both else max(shortfall_w, 0.0)
-
-
-def _missing_above_w(demand: Demand, decision: Decision, snapshot: Snapshot) -> float:
-    """Return the same of an increase, what limits take away from it included. [W]"""
-    known, lower_w = decision.state.progress[demand.order.order_id], decision.state.named_lower_w
-    ramp_w = known.start_w + demand.rate_w_per_s * (snapshot.at - known.since).total_seconds()
-    if demand.asset < 0:
-        ramped_w, drawn_w = float(decision.state.lower_w[demand.node]), float(decision.node_planned_w[demand.node])
-    else:
-        ramped_w = -np.inf if lower_w is None else float(lower_w[demand.asset])
-        drawn_w = float(np.nan_to_num(decision.state.power_w[demand.asset]))
-    return max(min(demand.lower_w, max(ramped_w, ramp_w)) - drawn_w, 0.0)

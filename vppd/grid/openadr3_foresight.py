@@ -176,11 +176,11 @@ class Foresight:
         planned_w, held_wh = plan.mean_w(start, span_s)[rows], plan.held_wh(start, span_s)[rows]
         if not held_wh.size or not np.isfinite(planned_w).all() or not np.isfinite(held_wh).all():
             return None
-        return self._range(which, planned_w, held_wh, max(span_s, SUSTAIN_S) / 3_600.0)
+        return self._range(which, planned_w, held_wh, max(span_s, SUSTAIN_S))
 
-    def _range(self, which: Ints, planned_w: Floats, held_wh: Floats, hours: float) -> _Store:
+    def _range(self, which: Ints, planned_w: Floats, held_wh: Floats, sustain_s: float) -> _Store:
         """Return the range of storage, never more than the least energy and the least room on the way allow."""
-        plant = self._plant
+        plant, hours = self._plant, sustain_s / 3_600.0
         capacity_wh, eta_frac = np.nan_to_num(plant.capacity_wh[which]), plant.efficiency_frac[which]
         spare_wh = held_wh.min(axis=1) - (plant.reserve_frac[which] + SOC_MARGIN_FRAC) * capacity_wh
         room_wh = capacity_wh - held_wh.max(axis=1)

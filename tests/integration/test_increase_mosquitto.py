@@ -26,7 +26,7 @@ VPPD = str(Path(sys.executable).with_name("vppd"))
 ORDER_TOPIC = "vpp/v1/dc1/issuer/tso/order/set"
 TOPICS = ("vpp/v1/dc1/issuer/tso/receipt", "vpp/v1/dc1/order/status", "vpp/v1/dc1/statement")
 MORE_W = 60e3
-LASTS = timedelta(seconds=5)
+LASTS = timedelta(seconds=6)
 PATIENCE_S = 60.0
 
 
@@ -66,8 +66,9 @@ async def test_an_increase_is_ordered_drawn_told_and_stated(tmp_path: Path, mosq
     async with small_plant(lambda: None) as plant:
         config = write_config(tmp_path, plant, mosquitto.port, free_port(), key)
         text = config.read_text(encoding="utf-8")
-        assert text.count('"setpoint"') == 1
-        config.write_text(text.replace('"setpoint"', '"increase"'), encoding="utf-8")
+        assert (text.count('"setpoint"'), text.count("[site]\n")) == (1, 1)
+        text = text.replace('"setpoint"', '"increase"').replace("[site]\n", f"[site]\nramp_up_w_per_s = {MORE_W}\n")
+        config.write_text(text, encoding="utf-8")
         log = tmp_path / "vppd.log"
         with Dispatcher(mosquitto, *TOPICS) as dispatcher:
             async with MortalDaemon([VPPD, "run", "-c", str(config)], log, ROOT) as daemon, asyncio.timeout(PATIENCE_S):

@@ -19,8 +19,8 @@ import yaml
 
 from tests.grid.plant import sender
 from tests.planning import past
-from tests.planning.figures_rig import Scrape, names, scrape
 from tests.planning.market_rig import config
+from tests.scrape import Scrape, names, scrape
 from tests.support import ROOT
 from vppd.api.app import METRICS_TYPE, build_app
 from vppd.api.serve import serve

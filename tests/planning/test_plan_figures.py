@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import numpy as np
 
-from tests.planning.figures_rig import Scrape, scrape
 from tests.planning.market_rig import outlook, outlooks, paths, timetable
+from tests.scrape import Scrape, scrape
 from vppd.core.forecast.outlook import Outlook
 from vppd.planning.answer import Plan
 from vppd.planning.assemble import Assembled

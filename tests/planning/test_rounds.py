@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.planning.figures_rig import Scrape, scrape
+from tests.scrape import Scrape, scrape
 from vppd.errors import Refused, Unreachable
 from vppd.planning.rounds import Rounds
 from vppd.runtime.metrics import Metrics

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.planning.desk_rig import Room
-from tests.planning.figures_rig import Scrape, scrape
+from tests.scrape import Scrape, scrape
 from vppd.planning.gate_log import GateLog
 from vppd.planning.trade_figures import trade_figures
 from vppd.runtime.metrics import Metrics

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from prometheus_client.parser import text_string_to_metric_families
-
+from tests.scrape import Scrape, scrape
 from vppd.model import Outcome
 from vppd.runtime.figures import Figure, health_figures, one
 from vppd.runtime.health import COMMITS_TO_CLEAR, Vitals
@@ -14,10 +13,9 @@ from vppd.runtime.metrics import Metrics
 from vppd.runtime.told import Told
 
 
-def values(metrics: Metrics) -> dict[tuple[str, ...], float]:
+def values(metrics: Metrics) -> Scrape:
     """Return every sample by its name and label values."""
-    families = text_string_to_metric_families(metrics.render().decode())
-    return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
+    return scrape(metrics.render().decode())
 
 
 def test_what_is_not_known_is_left_out() -> None:

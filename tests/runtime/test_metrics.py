@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from prometheus_client.parser import text_string_to_metric_families
-
+from tests.scrape import Scrape, scrape
 from vppd.model import Outcome, Sample
 from vppd.runtime.metrics import Metrics
 from vppd.runtime.table import LatestValues
 
 
-def values(metrics: Metrics) -> dict[tuple[str, ...], float]:
+def values(metrics: Metrics) -> Scrape:
     """Return every sample by its name and label values."""
-    families = text_string_to_metric_families(metrics.render().decode())
-    return {(s.name, *s.labels.values()): s.value for family in families for s in family.samples}
+    return scrape(metrics.render().decode())
 
 
 def test_what_is_counted_comes_out() -> None:

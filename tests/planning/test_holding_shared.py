@@ -39,9 +39,9 @@ def plant_of_minutes(soc_frac: float, *, seconds: int = 20) -> World:
 
 
 def award(award_id: str, resource: str, direction: str, power_w: float, **more: Any) -> Obligation:
-    """Return an award of ten minutes from now on, to be sustained for five. [W]"""
+    """Return an award of half an hour, to be sustained for five minutes. [W]"""
     known = {"product": award_id, "resource": resource, "direction": direction, "sustain_s": 300.0}
-    return sold(award_id, power_w, 900.0, **(known | more))
+    return sold(award_id, power_w, 1800.0, **(known | more))
 
 
 def seen(world: World, *obligations: Obligation) -> dict[str, Look]:
@@ -62,7 +62,8 @@ def reach_w(world: World, node: str) -> tuple[float, float]:
     free_w = sum(BASE_W[f] for f in BASE_W if node in ("dc1", f)) + float(np.nan_to_num(r.available_w)[on].sum())
     left_w = float(plant.node_upper_w[plant.nodes.index(node)]) - free_w
     # What is delivered counts though storage could not keep it up; and what is asked of a node above moves this one too.
-    off_w = sum(world.meter_w(f) for f in BASE_W if node in ("dc1", f)) - free_w
+    meters = [plant.meter[plant.nodes.index(f)] for f in BASE_W if node in ("dc1", f)]
+    off_w = float(r.power_w[meters].sum()) - free_w
     less_w, more_w = float(less_w + sheds_w), min(float(more_w + made_w), left_w)
     if node != "dc1":
         less_w, more_w = less_w + max(off_w, 0.0), more_w + max(-off_w, 0.0)

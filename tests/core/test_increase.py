@@ -48,6 +48,18 @@ def test_the_ramp_of_an_order_makes_it_slower_and_never_faster(ramp_s: float | N
     assert site_w(world) >= world.state.progress[order.order_id].baseline_w + 200e3
 
 
+def test_feeds_that_rise_at_once_share_the_ramp_of_the_site() -> None:
+    """Two feeds and the site itself, all to draw more: the site moves no faster than with one."""
+    world = running()
+    before_w = site_w(world)
+    world.order(OrderKind.INCREASE, "main-a", 80e3)
+    world.order(OrderKind.INCREASE, "main-b", 150e3)
+    world.order(OrderKind.INCREASE, "dc1", 300e3)
+    steps_w = np.diff([before_w, *seen_w(world, 60)])
+    assert steps_w.max() <= 1.001 * RAMP_UP_W
+    assert site_w(world) >= before_w + 300e3
+
+
 def test_work_put_off_is_let_go_by_the_ramp_of_the_order() -> None:
     """A slow order does not let clusters go at once: what lands is never more than a dead band ahead of the ramp."""
     world = running(put_off_w=150e3)

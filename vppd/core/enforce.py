@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Enforced:
 
 def enforce(demands: Sequence[Demand], state: State, plant: Plant, image: Image, dt_s: float) -> Enforced:
     """Return the bounds in force after ``dt_s``: tightening at the orders' rates, loosening at the site's. [W]"""
-    m = len(plant.nodes)
+    m, demands = len(plant.nodes), _sharing(demands, state)
     lower_w, upper_w = np.full(m, -np.inf), np.full(m, np.inf)
     wanted_w, steady_lower_w, steady_upper_w = upper_w.copy(), lower_w.copy(), upper_w.copy()
     rising = np.zeros(m, dtype=np.bool_)
@@ -60,6 +60,15 @@ def enforce(demands: Sequence[Demand], state: State, plant: Plant, image: Image,
         steady_upper_w[i] = steady.upper_w if follows else min(steady.upper_w, upper_w[i])
     raised, bound, tight = _reaching(demands, lower_w, upper_w, plant)
     return Enforced(lower_w, upper_w, wanted_w, steady_lower_w, steady_upper_w, bound, raised, tight, rising)
+
+
+def _sharing(demands: Sequence[Demand], state: State) -> Sequence[Demand]:
+    """Return the demands with the site's ramp shared out among the nodes that are rising at once: they all rise the site."""
+    increases = [d for d in demands if d.node >= 0 and d.order.kind is OrderKind.INCREASE]
+    rising = {d.node for d in increases if d.lower_w > state.lower_w[d.node]}
+    if len(rising) < 2:
+        return demands
+    return [replace(d, rate_w_per_s=d.rate_w_per_s / len(rising)) if d in increases else d for d in demands]
 
 
 def _follows(demands: Sequence[Demand]) -> bool:

@@ -118,6 +118,17 @@ def test_what_can_be_shed_now_is_taken_to_last_for_a_while() -> None:
     assert watched.told("DEMAND", now + 30 * MINUTE) is None
 
 
+def test_an_interval_that_is_nearly_over_is_still_foreseen() -> None:
+    """What is told of a short interval under way is what is available, however little of it is left; once it is over, what was measured."""
+    watched = Watched()
+    watched.run(22)
+    start, length = watched.world.at - timedelta(seconds=4), timedelta(seconds=6)
+    assert watched.power("LOAD_SHED_DELTA_AVAILABLE", start, length) > 0.0
+    assert watched.told("DEMAND", start, length) is None
+    watched.run(10)
+    assert watched.power("DEMAND", start, length) == pytest.approx(LOAD_W, rel=0.01)
+
+
 def outlook(name: str, low_w: float, median_w: float) -> Outlook:
     """Return a forecast that is the same for a day. [W]"""
     values = np.array([[low_w] * 96, [median_w] * 96])

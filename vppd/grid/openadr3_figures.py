@@ -93,7 +93,7 @@ class SiteFigures:
         account, span_s = self._accounts.get(name), (interval.end - interval.start).total_seconds()
         if account is None:
             return None
-        if interval.end > self._now() + timedelta(seconds=STEP_S):
+        if interval.end > self._now():
             return self._expected(payload_type, account, interval.start, span_s)
         past, start_s = account.past, interval.start.timestamp()
         if payload_type == "USAGE":

@@ -18,12 +18,12 @@ FOUND: dict[str, Any] = {
     "next_gates": [{"product": "nordic-mfrr", **SLOT, "closes_at": "2025-12-31T23:30:00+00:00"}],
     "offers": [
         {
-            "bid_id": "b1", "product": "nordic-mfrr", **SLOT, "state": "offered", "revision": 2, "power_w": 2e6,
+            "bid_id": "b1", "product": "nordic-mfrr", "direction": "symmetric", **SLOT, "state": "offered", "revision": 2, "power_w": 2e6,
             "awarded_w": 1e6, "price_per_mwh": ["80.00", "95.00", "120.00"],
         },
     ],
     "short_w": {"offered/b1": 3e5},
-    "not_offered": [{"product": "nordic-mfrr", **SLOT, "reason": "too little is sure"}],
+    "not_offered": [{"product": "nordic-mfrr", "direction": "down", **SLOT, "reason": "too little is sure"}],
     "not_counted": {"hall-a": "there is no forecast of what could be shed"},
 }  # fmt: skip
 
@@ -47,10 +47,11 @@ def test_everything_is_there_and_nothing_is_cut() -> None:
         "1000.0",
         "80.00-120.00",
         "offered (2)",
+        " both ",
         "300.0",
     ):
         assert part in text, part
-    assert "nordic-mfrr at 01-01 00:15 is not offered: too little is sure" in text
+    assert "nordic-mfrr (down) at 01-01 00:15 is not offered: too little is sure" in text
     assert "hall-a is not counted on: there is no forecast" in text
     assert "…" not in text
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+
+_WAYS: Final = {"symmetric": "both"}
+"""up and down say themselves."""
 
 
 def market_table(found: Mapping[str, Any], console: Console | None = None) -> None:
@@ -24,15 +27,17 @@ def market_table(found: Mapping[str, Any], console: Console | None = None) -> No
     for gate in found["next_gates"]:
         gates.add_row(_time(gate["closes_at"]), gate["product"], _slot(gate))
     out.print(gates)
-    offers = Table("delivery", "product", "kW", "awarded", "per MWh", "state", "missing")
+    offers = Table("delivery", "product", "way", "kW", "awarded", "per MWh", "state", "missing")
     for offer in found["offers"]:
         missing_w = found["short_w"].get(f"offered/{offer['bid_id']}")
         prices = "-".join(dict.fromkeys((offer["price_per_mwh"][0], offer["price_per_mwh"][-1])))
-        row = (_slot(offer), offer["product"], _kw(offer["power_w"]), _kw(offer["awarded_w"]), prices)
+        way = _WAYS.get(offer["direction"], offer["direction"])
+        row = (_slot(offer), offer["product"], way, _kw(offer["power_w"]), _kw(offer["awarded_w"]), prices)
         offers.add_row(*row, f"{offer['state']} ({offer['revision']})", _kw(missing_w))
     out.print(offers)
     for entry in found["not_offered"]:
-        out.print(f"{entry['product']} at {_time(entry['start'])} is not offered: {entry['reason']}")
+        way = _WAYS.get(entry["direction"], entry["direction"])
+        out.print(f"{entry['product']} ({way}) at {_time(entry['start'])} is not offered: {entry['reason']}")
     for asset, reason in found["not_counted"].items():
         out.print(f"{asset} is not counted on: {reason}")
 

@@ -37,7 +37,12 @@ def desk_view(
         "next_gates": [_slot(slot) for slot in slots if slot.gate_closes_at > now][:GATES_SHOWN],
         "offers": [_offer(offered) for offered in offers.values() if offered.bid.end > now],
         "not_offered": [
-            {"product": left.product, **_ends(left.interval.start, left.interval.end), "reason": left.reason}
+            {
+                "product": left.product,
+                "direction": left.direction,
+                **_ends(left.interval.start, left.interval.end),
+                "reason": left.reason,
+            }
             for left in (given.unsold if given else ())
         ],
         "not_counted": dict(missing),
@@ -71,6 +76,7 @@ def _offer(offered: Offered) -> dict[str, Any]:
     return {
         "bid_id": bid.bid_id,
         "product": bid.product,
+        "direction": bid.direction,
         **_ends(bid.interval.start, bid.end),
         "state": offered.state,
         "revision": bid.revision,

@@ -92,6 +92,8 @@ def spared(rest_w: Floats, snapshot: Snapshot, image: Image, plant: Plant) -> Fl
 
     Room is kept for increases that have not begun, and for awards kept ready to draw more, by all storage of a resource alike.
     """
+    if not (rest_w > 0.0).any():
+        return rest_w
     later = [o for o in snapshot.orders if _is_later(o, snapshot.at, OrderKind.INCREASE)]
     ready = list(_ready(snapshot, _MORE, ()))
     if not later and not ready:

@@ -47,6 +47,7 @@ def test_while_days_get_worse_the_promise_is_kept_by_care(monkeypatch: pytest.Mo
     world_w = level * rng.normal(1e6, 5e4, (198, 4))
     careful = _missed_over(world_w, 20, Reading.MINUTES, careful=True)
     monkeypatch.setattr(sureness, "_GAIN_FRAC", 0.0)
+    monkeypatch.setattr(sureness, "_LASTING_FRAC", 0.0)
     unmoved = _missed_over(world_w, 20, Reading.MINUTES, careful=True)
     assert careful <= 0.5 * EPSILON_FRAC < EPSILON_FRAC < unmoved
 
@@ -61,6 +62,15 @@ def test_a_miss_makes_careful_and_what_was_left_a_little_less() -> None:
     assert AIM < controlled(np.zeros(10), KNOWN) <= EPSILON_FRAC
     assert controlled(np.zeros(10), KNOWN, 0.01) <= 0.01
     assert controlled(np.ones(10), KNOWN) < 0.0
+
+
+def test_a_long_mean_counts_as_far_as_it_stands_out() -> None:
+    """Ten days that miss 15 % each move more than one of them that misses all: so much may be chance. One day alone says little."""
+    steady, once = np.full(10, 0.15), np.zeros(10)
+    once[:2] = 0.75
+    assert controlled(steady, KNOWN) < controlled(once, KNOWN)
+    assert controlled(np.full(1, 0.15), np.ones(1)) > controlled(steady, KNOWN)
+    assert controlled(np.zeros(10), KNOWN, 0.0) == 0.0
 
 
 def test_below_zero_the_worst_sample_is_trusted_less_and_less() -> None:

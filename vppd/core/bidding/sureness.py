@@ -37,6 +37,8 @@ _GAIN_FRAC = 0.2
 """Of what was missed lately above the aim, this part is taken off epsilon."""
 _FADING_FRAC = 0.5
 """There a day counts this part of the next one."""
+_LASTING_FRAC = 0.1
+"""What is missed in the long run is expected to be off by this part of the promise."""
 _BACK = 1.5
 """What was left in the drawer counts so much more than what was missed: upwards epsilon ends at the promise."""
 
@@ -70,10 +72,22 @@ def controlled(missed_frac: Floats, known_frac: Floats, promised_frac: float = E
     ``known_frac`` (d,) is how much of each day is known; what is not counts as the aim.
     """
     aim_frac = AIM_FRAC * promised_frac
-    weight = known_frac * (1.0 - _FADING_FRAC) * _FADING_FRAC ** np.arange(len(known_frac))[::-1]
-    less_frac = _GAIN_FRAC * float((weight * (missed_frac - aim_frac)).sum())
+    above_frac = missed_frac - aim_frac
+    fading = (1.0 - _FADING_FRAC) * _FADING_FRAC ** np.arange(len(known_frac))[::-1]
+    lately_frac = float((fading * known_frac * above_frac).sum())
+    less_frac = _GAIN_FRAC * lately_frac + _standing_out_frac(above_frac, known_frac, _LASTING_FRAC * promised_frac)
     moved_frac = aim_frac - (less_frac if less_frac > 0.0 else _BACK * less_frac)
     return min(max(moved_frac, -_CARE_FRAC), promised_frac)
+
+
+def _standing_out_frac(above_frac: Floats, known_frac: Floats, expected_frac: float) -> float:
+    """Return the mean of days, the nearer to 0 the less it stands out of their scatter, as errors of the expected size lie about 0."""
+    days = float(known_frac.sum())
+    if days < 2.0:
+        return 0.0
+    mean_frac = float((known_frac * above_frac).sum()) / days
+    variance = float((known_frac * (above_frac - mean_frac) ** 2).sum()) / (days - 1.0) / days
+    return mean_frac * expected_frac**2 / max(expected_frac**2 + variance, 1e-12)
 
 
 def sure_in_slot(samples_w: Floats, reading: Reading, epsilon_frac: float) -> float:

@@ -177,6 +177,7 @@ class Daemon:
             config, self._plant, ledger, self._register, self._inbox, self._vitals, self._clock,
             decision=lambda: self._last.decision, hints=self._hints, judged=self._metrics.judged,
             outlooks=lambda: self._office.outlook(),
+            plans=lambda: self._office.timetable(),
         )  # fmt: skip
         self._office = Office(
             config, self._plant, self._clock, history, ledger, self._register, self._links.sender,

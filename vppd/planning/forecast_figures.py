@@ -68,7 +68,7 @@ class _Forecasts:
 def forecast_figures(forecaster: Foreseeing, now: Callable[[], datetime]) -> tuple[Figure, ...]:
     """Return how old and how good each forecast is, and where it comes from."""
     told, lost = _Forecasts(forecaster, now), "Back-tested pinball loss of a forecast of"
-    power = told.lost("load/", "generation/", "compute/")
+    power = told.lost("load/", "generation/", "compute/", "contract/")
     at_or_below = "How often the truth was at or below a level; the level itself is perfect."
     return (
         one("vppd_forecast_series", "Series of which there is a forecast.", lambda: len(forecaster.outlook)),

@@ -14,6 +14,7 @@ from vppd.config.load import Config
 from vppd.config.market import MarketConfig
 from vppd.core.forecast.outlook import Outlook
 from vppd.core.state import Decision
+from vppd.core.timetable import Timetable
 from vppd.grid.envelope import Sender
 from vppd.grid.openadr3_orders import Tariff
 from vppd.ledger.history import History
@@ -124,6 +125,10 @@ class Office:
     def outlook(self) -> Mapping[str, Outlook]:
         """Return the newest forecasts by series."""
         return self._forecaster.outlook if self._forecaster is not None else {}
+
+    def timetable(self) -> Timetable | None:
+        """Return the plan in force, None without one."""
+        return self._planner.timetable if self._planner is not None else None
 
     def preferred_w(self, at: datetime) -> Floats | None:
         """Return what the plan wishes of each asset now, (n,), NaN for nothing; None without a plan to follow. [W]"""

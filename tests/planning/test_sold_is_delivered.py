@@ -10,7 +10,7 @@ import pytest
 from tests.planning.market_rig import STEP_S, config, outlooks, timetable
 from vppd.core.bidding.bid import Bid
 from vppd.core.bidding.offering import Sale, offering
-from vppd.model import Interval, OrderKind
+from vppd.model import Interval, OrderKind, Signal
 from vppd.planning.connection import nodes_of, ramps_of
 from vppd.planning.shelf import Steps, shelf_of
 from vppd.plant import plant_of
@@ -40,7 +40,7 @@ def a_world(waits_w: float) -> World:
     return world
 
 
-def a_bid(waits_w: float) -> Bid:
+def a_bid(waits_w: float, direction: str = "down", activation_s: float = 60.0) -> Bid:
     """Return what is offered of it for the first quarter of an hour."""
     rest = {"ups-a": 0.0, "bess-b": 0.0, "hall-a": HALL_W - waits_w}
     plan = timetable(plant_of(CONFIG), rest, {"ups-a": 50e3, "bess-b": 250e3})
@@ -48,7 +48,7 @@ def a_bid(waits_w: float) -> Bid:
         CONFIG.assets, site_of(CONFIG), outlooks(spread_w=1.0), plan, Steps(START, STEP_S, 8), nodes=nodes_of(CONFIG)
     )
     slot = Interval(START, START + timedelta(seconds=STEP_S))
-    sale = Sale("p", "dc1", "down", slot, "EUR", 60.0, STEP_S, 1e3, 1e3)
+    sale = Sale("p", "dc1", direction, slot, "EUR", activation_s, STEP_S, 1e3, 1e3)
     rooms = (*found.rooms, *ramps_of(CONFIG.site, found.stocks, [sale]))
     (bid,) = offering([sale], found.stocks, start=START, step_s=STEP_S, rooms=rooms).bids
     return bid
@@ -68,3 +68,17 @@ def test_an_increase_that_is_sold_is_drawn_when_it_is_ordered(waits_w: float) ->
         least_w, most_w = min(least_w, sum(feeds_w)), max(most_w, *feeds_w)
     assert least_w >= UNHELD_W - waits_w + bid.power_w
     assert most_w <= 600e3, "of a feed"
+
+
+@pytest.mark.parametrize(("waits_w", "sold_w"), [(0.0, 200e3), (150e3, 50e3)])
+def test_a_signal_is_followed_both_ways_by_all_that_is_sold(waits_w: float, sold_w: float) -> None:
+    """It counts from what would be drawn without the plan: what of that is put off takes a part of the ramp of 20 kW a second."""
+    world, bid = a_world(waits_w), a_bid(waits_w, "symmetric", 10.0)
+    assert bid.power_w == pytest.approx(sold_w, abs=1e3)
+    world.order(OrderKind.REGULATION, "dc1", bid.power_w, product="p", for_s=STEP_S)
+    for signal in (1.0, -1.0, 0.5, 0.0):
+        for _ in range(4):
+            world.signals = [Signal("tso", signal, world.mono_s)]
+            world.step()
+        site_w = sum(world.meter_w(feed) for feed in ("main-a", "main-b"))
+        assert site_w == pytest.approx(UNHELD_W + signal * bid.power_w, abs=1e3)

@@ -87,15 +87,21 @@ def _waits_w(own: Sequence[Stock], like_w: Floats) -> Floats:
 
 
 def ramps_of(site: SiteConfig, stocks: Sequence[Stock], sold: Iterable[Slot]) -> tuple[Room, ...]:
-    """Return what the site's ramps reach within each time that something is, or may be, sold to be there."""
+    """Return what the site's ramps reach within each time that something is, or may be, sold to be there.
+
+    A signal begins where work that the plan puts off runs: on the way there that takes a part of the ramp.
+    """
     times_s = sorted({s.activation_s for s in sold if s.activation_s is not None and isfinite(s.activation_s)})
     found = []
     for way, ramp_w_per_s in (("up", site.ramp_down_w_per_s), ("down", site.ramp_up_w_per_s)):
         own = [stock for stock in stocks if stock.direction == way]
-        names = frozenset(stock.name for stock in own)
+        names, signal = frozenset(s.name for s in own), frozenset(s.name for s in own if not s.one_way)
         for within_s in times_s if own else ():
             reach_w = np.full((1, own[0].paths_w.shape[1]), ramp_w_per_s * within_s)
             found.append(Room(f"ramp of {within_s:g} s", way, names, reach_w, within_s))
+            if signal < names:
+                left_w = reach_w - _waits_w(own, reach_w)
+                found.append(Room(f"ramp of {within_s:g} s", way, signal, left_w, within_s, of=SYMMETRIC))
     return tuple(found)
 
 

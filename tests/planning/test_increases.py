@@ -169,6 +169,13 @@ def test_storage_of_the_plan_is_beside_what_is_sold() -> None:
         np.testing.assert_allclose(room(plain, "main-b", "up").room_w - up_w, max(-power_w, 0.0))
 
 
+def test_what_is_away_makes_no_room() -> None:
+    """PV that does not answer may give nothing, and a hall that does not may draw nothing, whatever their forecasts say."""
+    away = shelf(away=frozenset({"pv-b", "hall-b"}))
+    np.testing.assert_allclose(room(away, "main-b", "down").room_w, IMPORT_W - paths(450e3, 30e3)[:, :8])
+    np.testing.assert_allclose(room(away, "main-b", "up").room_w, 99e3 + paths(90e3, -10e3)[:, :8])
+
+
 def test_where_the_load_is_not_foreseen_nothing_more_is_drawn() -> None:
     """Nor at the connection above it, and it is said; what is given is counted from no load at all."""
     blind = {name: one for name, one in outlooks().items() if name != "load/main-b"}

@@ -52,9 +52,13 @@ def nodes_of(config: Config) -> tuple[Node, ...]:
 
 
 def rooms_of(
-    nodes: Sequence[Node], assets: Sequence[AssetConfig], stocks: Sequence[Stock], sight: Sight
+    nodes: Sequence[Node],
+    assets: Sequence[AssetConfig],
+    stocks: Sequence[Stock],
+    sight: Sight,
+    away: frozenset[str] = frozenset(),
 ) -> tuple[Room, ...]:
-    """Return the room at each node for what its stocks could give."""
+    """Return the room at each node for what its stocks could give; on assets that are ``away`` nobody counts to make any."""
     found = []
     for node in nodes:
         below = [asset for asset in assets if asset.feed in node.feeds]
@@ -62,9 +66,9 @@ def rooms_of(
         own = [stock for stock in stocks if stock.name.partition("/")[0] in ids]
         names = {way: frozenset(s.name for s in own if s.direction == way) for way in ("up", "down")}
         if names["down"]:
-            found += _into(node, [s for s in own if s.direction == "down"], _most_drawn_w(node, below, sight))
+            found += _into(node, [s for s in own if s.direction == "down"], _most_drawn_w(node, below, sight, away))
         if names["up"]:
-            room_w = node.export_max_w + _least_drawn_w(node, below, sight)
+            room_w = node.export_max_w + _least_drawn_w(node, below, sight, away)
             found.append(Room(node.tag, "up", names["up"], np.asarray(room_w)))
     return (*found, *_in_a_hurry(stocks))
 
@@ -112,7 +116,7 @@ def unknown(nodes: Sequence[Node], stocks: Sequence[Stock], assets: Sequence[Ass
     return [n.tag for n in nodes if n.feeds == {n.tag} and n.tag in wanted and sight.median(f"load/{n.tag}") is None]
 
 
-def _most_drawn_w(node: Node, below: Sequence[AssetConfig], sight: Sight) -> Floats:
+def _most_drawn_w(node: Node, below: Sequence[AssetConfig], sight: Sight, away: frozenset[str]) -> Floats:
     """Return what is drawn by forecast and plan before any sale, (i, h): NaN where the load is not foreseen. [W]"""
     nothing = np.zeros((1, sight.steps.count))
     drawn_w: Floats = nothing
@@ -127,18 +131,18 @@ def _most_drawn_w(node: Node, below: Sequence[AssetConfig], sight: Sight) -> Flo
             else:  # what has waited runs beside what has not
                 drawn_w = drawn_w + demand_w + np.nan_to_num(np.maximum(sight.planned_w(asset.id) - expected_w, 0.0))
         elif asset.kind in (Kind.PV, Kind.WIND):
-            given_w = given(asset, sight)
+            given_w = None if asset.id in away else given(asset, sight)
             drawn_w = drawn_w - (nothing if given_w is None else given_w)
         elif asset.kind in STORAGE:
             drawn_w = drawn_w + np.nan_to_num(np.maximum(sight.planned_w(asset.id), 0.0))
     return drawn_w
 
 
-def _least_drawn_w(node: Node, below: Sequence[AssetConfig], sight: Sight) -> Floats:
+def _least_drawn_w(node: Node, below: Sequence[AssetConfig], sight: Sight, away: frozenset[str]) -> Floats:
     """Return what is drawn at least, (i, h); generation that is not foreseen gives all it can, load and compute are 0. [W]"""
     drawn_w: Floats = np.zeros((1, sight.steps.count))
     names = [f"load/{feed}" for feed in sorted(node.feeds)]
-    names += [f"compute/{asset.id}" for asset in below if asset.kind is Kind.CLUSTER]
+    names += [f"compute/{asset.id}" for asset in below if asset.kind is Kind.CLUSTER and asset.id not in away]
     for name in names:
         low_w = sight.low(name)
         drawn_w = drawn_w if low_w is None else drawn_w + low_w

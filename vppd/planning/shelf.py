@@ -83,7 +83,7 @@ def shelf_of(
             missing[asset.id] = found
         else:
             stocks += found
-    rooms = rooms_of(nodes, assets, stocks, sight)
+    rooms = rooms_of(nodes, assets, stocks, sight, away)
     missing |= dict.fromkeys(
         unknown(nodes, stocks, assets, sight), "its load is not foreseen: nothing more is drawn there"
     )

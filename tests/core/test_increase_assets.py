@@ -36,7 +36,7 @@ def test_storage_that_charges_for_an_order_is_told_to() -> None:
 def test_a_battery_that_fills_eases_and_is_never_overfull() -> None:
     """Near full the setpoint falls, the state of charge never passes 100 %, and the sun is held back instead."""
     world = running()
-    world.soc_frac[world.index("bess-b")] = world.soc_frac[world.index("ups-a")] = 0.97
+    world.soc_frac[world.index("bess-b")] = world.soc_frac[world.index("ups-a")] = 0.99
     order = world.order(OrderKind.INCREASE, "dc1", 300e3, for_s=600.0)
     for _ in range(590):
         decision = world.step()

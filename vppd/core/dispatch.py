@@ -70,7 +70,7 @@ def dispatch(
     """Return the setpoints of all usable assets.
 
     Steady: least cost over all assets, storage limited to what it can hold for the horizon. Now: slow assets count as
-    measured, fast ones take up the difference within what they can do this minute. ``own`` is what orders want of the
+    measured, fast ones take up the difference within what they can do this minute, the energy of each spread over the orders. ``own`` is what orders want of the
     assets they name; ``held_w`` where the plan holds an asset, NaN for nowhere.
     """
     slow = image.usable & ~plant.fast
@@ -84,7 +84,7 @@ def dispatch(
     )  # fmt: skip
     measured_w = np.bincount(plant.node, weights=np.where(slow, image.power_w, 0.0), minlength=len(plant.nodes))
     fast = np.flatnonzero(image.usable & plant.fast)
-    curves = _only(merit_order(readings, image, plant, now, rest_w, held_w, own.lower_w), fast)
+    curves = _only(merit_order(readings, image, plant, now, rest_w, held_w, own.lower_w, sustained), fast)
     split = _split(image.base_w + measured_w, curves, enforced.lower_w, enforced.upper_w, plant, fast)
     target_w = np.where(slow, slow_w, 0.0)
     target_w[fast] = split.power_w

@@ -18,6 +18,8 @@ LEAST_COST_PER_WH = 1e-12
 """Moving for nothing must cost something, or storage would stray from rest. [1/Wh]"""
 ORDERED_COST_PER_WH = 1e3
 """To draw less than an order that names the asset asks for costs more than anything but a limit is worth. [1/Wh]"""
+HASTE_COST_PER_WH = 1.0
+"""Power of storage that will be missing before the order ends costs more than any wear, and less than what is ordered. [1/Wh]"""
 RECHARGE_LEAST_FRAC = 0.01
 """A recharge weaker than this part of the rating is not worth a setpoint. [0-1]"""
 
@@ -35,13 +37,14 @@ def resting(image: Image, plant: Plant, bound: Bools) -> Floats:
 
 def merit_order(
     readings: Readings, image: Image, plant: Plant, bounds: Envelope, rest_w: Floats, held_w: Floats | None = None,
-    own_lower_w: Floats | None = None,
+    own_lower_w: Floats | None = None, sustained: Envelope | None = None,
 ) -> Curves:  # fmt: skip
     """Return one convex curve per asset over its range; its least is at the power the asset prefers.
 
     Storage pays wear both ways from rest; compute pays by flex tier, the most tolerant shed first; a generator pays
     for what it is held back. ``held_w``: clusters and generators that had better be held there, NaN for none [W].
     ``own_lower_w``: what orders that name an asset have it draw at least, -inf for none. [W]
+    ``sustained``: what storage can hold until the orders end; beyond it power comes last of all.
     """
     storage, generates = is_storage(plant), image.available_w < 0
     span_w = bounds.upper_w - bounds.lower_w
@@ -60,11 +63,30 @@ def merit_order(
     cost[:, 1] = np.where(storage | generates, pay, -plant.tier_cost_per_wh[:, 2])
     cost[:, 2] = np.where(storage | generates, pay, -plant.tier_cost_per_wh[:, 3])
     cost[:, 3] = np.where(storage | generates, pay, 0.0)
+    if sustained is not None:
+        _spare(width_w, cost, rest_w, bounds, sustained, storage)
     if held_w is not None:
         _hold(width_w, cost, held_w, generates, bounds)
     if own_lower_w is not None:
         _raise(width_w, cost, own_lower_w, bounds)
     return Curves(node=plant.node, lower_w=bounds.lower_w, width_w=width_w, cost_per_wh=cost)
+
+
+def _spare(
+    width_w: Floats, cost: Floats, rest_w: Floats, bounds: Envelope, sustained: Envelope, storage: Bools
+) -> None:
+    """Make storage dear beyond what it can hold.
+
+    Else a small unit is empty, or full, long before the order ends, and its power is missing where the others' feeds are at their
+    limits by then.
+    """
+    least_w = np.clip(sustained.lower_w, bounds.lower_w, rest_w)
+    most_w = np.clip(sustained.upper_w, rest_w, bounds.upper_w)
+    short = np.flatnonzero(storage & ((least_w > bounds.lower_w) | (most_w < bounds.upper_w)))
+    edges_w = (bounds.lower_w[short], least_w[short], rest_w[short], most_w[short], bounds.upper_w[short])
+    width_w[short] = np.diff(np.stack(edges_w, axis=1), axis=1)
+    pay = cost[short, 3]
+    cost[short] = np.stack((-pay - HASTE_COST_PER_WH, -pay, pay, pay + HASTE_COST_PER_WH), axis=1)
 
 
 def _hold(width_w: Floats, cost: Floats, held_w: Floats, generates: Bools, bounds: Envelope) -> None:

@@ -52,7 +52,7 @@ def _parts(forced: Allocation, free: Allocation, noise_w: Floats, plant: Plant) 
     """Return how far of the way to its lower bound each node may go for the sake of those above it, (m,). [0-1]"""
     excess_w = _broken_w(forced) - _broken_w(free)
     way_w = forced.node_power_w - free.node_power_w
-    own = np.where(excess_w > noise_w, 1.0 - excess_w / np.maximum(way_w, excess_w + noise_w), 1.0)
+    own = np.where(excess_w > noise_w, 1.0 - excess_w / np.maximum(np.maximum(way_w, excess_w + noise_w), SLACK_W), 1.0)
     part = np.ones(len(own))
     for i in range(1, len(own)):
         up = plant.parent[i]

@@ -64,4 +64,5 @@ def test_what_is_held_keeps_the_battery_from_charging_too() -> None:
 def test_only_idle_steps_count(recovery: int, until: list[int]) -> None:
     """The third of five steps is busy: the energy of a slot before it comes back a step later; 5 is beyond the end."""
     busy = Lot("x", "up", 2, 2, 0.0, 1.0, 1.0, is_delivered=True)
-    assert _missing_until(recovery, [busy], 5).tolist() == until
+    stock = Stock("bess", "up", 1.0, 0.0, np.full((1, 5), 1e3), recovery_steps=recovery)
+    assert _missing_until(stock, [busy], 5).tolist() == until

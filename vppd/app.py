@@ -38,6 +38,7 @@ from vppd.runtime.clock import StepDetector, SystemClock, clock_synchronised, ke
 from vppd.runtime.curtailers import curtailers_of
 from vppd.runtime.cycle import Cycle, Inbox
 from vppd.runtime.devices import Devices
+from vppd.runtime.figures import health_figures
 from vppd.runtime.health import Vitals
 from vppd.runtime.horizons import Horizons
 from vppd.runtime.journal import Journal
@@ -161,10 +162,10 @@ class Daemon:
         self._notifier = Notifier.from_environment(os.environ, os.getpid(), self._clock)
         self._plant = plant_of(config)
         self._register = Register(ledger)
-        self._vitals = Vitals(self._clock.mono_s, config.site.link_lost_after_s)
+        self._vitals = Vitals(self._clock.mono_s, config.site.link_lost_after_s, committed=self._metrics.committed)
         self._journal = Journal(ledger, self._vitals.ledger, self._register.catch_up, self._clock.now)
         self._inbox, self._last = Inbox(), LastDecision()
-        self._told = Told(self._journal, self._clock.now)
+        self._told = Told(self._journal, self._clock.now, self._metrics.wrote)
         horizons = Horizons(self._plant, lambda: self._last.decision, self._clock, config.site.cycle_s)
         self._curtailers = curtailers_of(config, self._clock, horizons.left_s, horizons.is_short)
         self._devices = Devices(
@@ -183,6 +184,7 @@ class Daemon:
             config, self._plant, self._clock, history, ledger, self._register, self._links.sender,
             Reach(self._journal.write, self._links.wake, self._devices.reserve), self._links.tariffs,
         )  # fmt: skip
+        self._metrics.add(*health_figures(self._vitals), *self._links.figures, *self._office.figures)
 
     async def run(self, signals: Signals) -> None:
         """Work until told to stop or to go on with another configuration. Raises Garbled when the ledger is corrupt."""

@@ -116,6 +116,7 @@ async def test_batteries_follow_the_prices(tmp_path: Path, plant: SmallPlant, fr
 
         async with httpx.AsyncClient(timeout=10.0) as client:
             state = (await client.get(f"http://{HOST}:{free_port}/api/v1/state")).json()
+            assert "vppd_plan_in_force 1.0" in (await client.get(f"http://{HOST}:{free_port}/metrics")).text
         assert "as the plan has it: nothing else binds" in state["reasons"].values()
         said = await printed(config)
         assert "optimal" in said

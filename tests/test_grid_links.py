@@ -12,7 +12,7 @@ from vppd.config.grid import BrokerConfig, GridConfig, IssuerConfig, KeyConfig, 
 from vppd.config.load import Config
 from vppd.config.openadr import OpenAdrConfig
 from vppd.dispatch_link import carried_on, differs_in_links_only
-from vppd.grid.openadr3_config import openadr_problems
+from vppd.grid.openadr3.config import openadr_problems
 from vppd.model import Interval, Order, OrderKind
 from vppd.plant import plant_of
 from vppd.testing.cycles import two_feeds

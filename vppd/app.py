@@ -22,7 +22,7 @@ from vppd.config.table import InvalidConfig, Problem
 from vppd.consequences import Consequences, LastDecision
 from vppd.core.state import Decision, State
 from vppd.errors import ConfigError, Garbled
-from vppd.grid.openadr3_config import openadr_problems
+from vppd.grid.openadr3.config import openadr_problems
 from vppd.grid.setup import grid_problems
 from vppd.ledger.history import History, open_history
 from vppd.ledger.sqlite import SqliteLedger, open_ledger

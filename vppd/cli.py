@@ -263,7 +263,7 @@ def _show(config: Path, path: str, as_json: bool, module: str, table: str) -> No
 
 def _export(config: Path, folder: Path) -> None:
     from vppd.config.load import load
-    from vppd.planning.submission import submit
+    from vppd.planning.trade.submission import submit
     from vppd.runtime.clock import SystemClock
 
     files = submit(load(config), folder, SystemClock().now())

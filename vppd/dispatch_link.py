@@ -13,9 +13,9 @@ from vppd.core.state import Decision
 from vppd.core.timetable import Timetable
 from vppd.grid.envelope import Sender
 from vppd.grid.intake import Desk, Memory, take_all
-from vppd.grid.openadr3 import Desk as OpenAdrDesk
-from vppd.grid.openadr3_link import OpenAdrLink
-from vppd.grid.openadr3_orders import PROTOCOL, Tariff
+from vppd.grid.openadr3.link import OpenAdrLink
+from vppd.grid.openadr3.orders import PROTOCOL, Tariff
+from vppd.grid.openadr3.ven import Desk as OpenAdrDesk
 from vppd.grid.outbox import Outbox
 from vppd.grid.reporter import Hints, Reporter
 from vppd.grid.routes import subscriptions

@@ -22,7 +22,7 @@ from tests.bench.p90_profiles import DAY, DAYS, STEP_S, SYNTHETIC
 from tests.planning import past
 from vppd.core.forecast.point import Grid
 from vppd.core.forecast.quantiles import LEVELS, forecast, pinball
-from vppd.planning.forecast_worker import answer
+from vppd.planning.forecasts.worker import answer
 from vppd.snapshot import Floats
 
 FIRST_DAY = 28

@@ -24,8 +24,8 @@ from vppd.core.cycle import decide
 from vppd.core.state import State
 from vppd.ledger.history import open_history
 from vppd.model import Kind
-from vppd.planning.forecaster import Forecaster
-from vppd.planning.recorder import Recorder
+from vppd.planning.forecasts.forecaster import Forecaster
+from vppd.planning.forecasts.recorder import Recorder
 from vppd.plant import plant_of
 from vppd.runtime.clock import FakeClock
 from vppd.snapshot import Health, Plant, Readings, Snapshot

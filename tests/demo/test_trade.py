@@ -20,7 +20,7 @@ from vppd.demo.room import Truth
 from vppd.demo.script import SCRIPT, Stage, market, play
 from vppd.demo.stall import Sold, Stall, read_sold
 from vppd.demo.trade import GATE_S, PRODUCT, SLOT_S, trade, write_product
-from vppd.planning.gates import slots
+from vppd.planning.trade.gates import slots
 from vppd.products import products_in
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -18,12 +18,12 @@ from pydantic import ValidationError
 from tests.grid.openadr3_vtn import CLIENT, SECRET, TestVtn, vtn
 from vppd.config.openadr import OpenAdrConfig
 from vppd.errors import Refused, Unreachable
-from vppd.grid.openadr3 import Desk, News, Ven, carry_out
-from vppd.grid.openadr3_config import terms_of
-from vppd.grid.openadr3_orders import Plan
-from vppd.grid.openadr3_reporter import Reporter
-from vppd.grid.openadr3_rest import Vtn, open_vtn
-from vppd.grid.openadr3_schedule import Why
+from vppd.grid.openadr3.config import terms_of
+from vppd.grid.openadr3.orders import Plan
+from vppd.grid.openadr3.reporter import Reporter
+from vppd.grid.openadr3.rest import Vtn, open_vtn
+from vppd.grid.openadr3.schedule import Why
+from vppd.grid.openadr3.ven import Desk, News, Ven, carry_out
 from vppd.grid.site import Site
 from vppd.ledger.sqlite import open_ledger
 from vppd.model import Interval, Order, OrderKind

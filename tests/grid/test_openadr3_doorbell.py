@@ -17,9 +17,9 @@ from tests.grid.wire import PATIENCE_S, Dispatcher
 from tests.servers.mosquitto import Mosquitto
 from vppd.config.openadr import OpenAdrConfig
 from vppd.errors import Refused
-from vppd.grid import openadr3_doorbell
-from vppd.grid.openadr3_doorbell import Doorbell, settings_of, until_set
-from vppd.grid.openadr3_rest import open_vtn
+from vppd.grid.openadr3 import doorbell
+from vppd.grid.openadr3.doorbell import Doorbell, settings_of, until_set
+from vppd.grid.openadr3.rest import open_vtn
 from vppd.model import Inbound
 
 pytestmark = pytest.mark.integration
@@ -104,7 +104,7 @@ async def test_without_a_notifier_it_says_why_and_asks_again(
     mosquitto: Mosquitto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server without a notifier is asked again later; polling is not in its way."""
-    monkeypatch.setattr(openadr3_doorbell, "AGAIN_AFTER_S", 0.02)
+    monkeypatch.setattr(doorbell, "AGAIN_AFTER_S", 0.02)
     async with vtn() as server:
         server.notifier = ""
         async with at_the_door(server, tmp_path, "p-1") as found:

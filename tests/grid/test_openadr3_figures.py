@@ -12,8 +12,8 @@ import pytest
 from vppd.core.forecast.outlook import Outlook
 from vppd.core.forecast.quantiles import Forecast, Score
 from vppd.core.timetable import Timetable
-from vppd.grid.openadr3_figures import MOST_PLACES, SiteFigures
-from vppd.grid.openadr3_past import KEPT_S, SLACK_S, STEP_S, Past
+from vppd.grid.openadr3.figures import MOST_PLACES, SiteFigures
+from vppd.grid.openadr3.past import KEPT_S, SLACK_S, STEP_S, Past
 from vppd.model import Interval, OrderKind
 from vppd.snapshot import Health, Snapshot
 from vppd.testing.cycles import START, World

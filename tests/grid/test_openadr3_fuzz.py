@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from tests.grid.test_openadr3_reports import Table
 from vppd.config.openadr import OpenAdrConfig
 from vppd.errors import DeviceError
-from vppd.grid.openadr3_changes import reconcile
-from vppd.grid.openadr3_doorbell import settings_of
-from vppd.grid.openadr3_model import Event, Program
-from vppd.grid.openadr3_orders import Book, plan
-from vppd.grid.openadr3_payloads import Terms
-from vppd.grid.openadr3_reading import read_all
-from vppd.grid.openadr3_report_form import report_body
-from vppd.grid.openadr3_reports import SUPPORTED, due_reports, on_what, unsupported
-from vppd.grid.openadr3_tariffs import tariff_series
+from vppd.grid.openadr3.changes import reconcile
+from vppd.grid.openadr3.doorbell import settings_of
+from vppd.grid.openadr3.model import Event, Program
+from vppd.grid.openadr3.orders import Book, plan
+from vppd.grid.openadr3.payloads import Terms
+from vppd.grid.openadr3.reading import read_all
+from vppd.grid.openadr3.report_form import report_body
+from vppd.grid.openadr3.reports import SUPPORTED, due_reports, on_what, unsupported
+from vppd.grid.openadr3.tariffs import tariff_series
 from vppd.grid.site import Grant, Site
 from vppd.model import Order, OrderKind
 

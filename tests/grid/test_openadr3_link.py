@@ -19,8 +19,8 @@ from tests.grid.test_openadr3 import config
 from vppd.api.app import encode
 from vppd.api.console_openadr import openadr_table
 from vppd.config.openadr import OpenAdrConfig
-from vppd.grid.openadr3 import Desk
-from vppd.grid.openadr3_link import OpenAdrLink
+from vppd.grid.openadr3.link import OpenAdrLink
+from vppd.grid.openadr3.ven import Desk
 from vppd.grid.site import Site
 from vppd.ledger.sqlite import open_ledger
 from vppd.model import Order, OrderKind

@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from vppd.errors import Garbled
-from vppd.grid.openadr3_model import Event, Notification, Program, Report, Subscription
-from vppd.grid.openadr3_reading import Reading, read, read_all, snake_keys
-from vppd.grid.openadr3_times import BEGINNING, Duration, parse_duration
+from vppd.grid.openadr3.model import Event, Notification, Program, Report, Subscription
+from vppd.grid.openadr3.reading import Reading, read, read_all, snake_keys
+from vppd.grid.openadr3.times import BEGINNING, Duration, parse_duration
 
 ORACLE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "openadr3_oracle.json").read_text())
 """What the package openadr3 made of the same objects; its key ``_made`` says how."""

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from vppd.config.openadr import Relative
-from vppd.grid.openadr3_changes import reconcile
-from vppd.grid.openadr3_model import Event, Program
-from vppd.grid.openadr3_orders import Book, Plan, plan
-from vppd.grid.openadr3_payloads import Terms
-from vppd.grid.openadr3_reading import Unread, read
-from vppd.grid.openadr3_schedule import Why
+from vppd.grid.openadr3.changes import reconcile
+from vppd.grid.openadr3.model import Event, Program
+from vppd.grid.openadr3.orders import Book, Plan, plan
+from vppd.grid.openadr3.payloads import Terms
+from vppd.grid.openadr3.reading import Unread, read
+from vppd.grid.openadr3.schedule import Why
 from vppd.grid.site import Grant, Site
 from vppd.model import Interval, Order, OrderKind, Priority
 

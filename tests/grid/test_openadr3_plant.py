@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from vppd.grid.openadr3_changes import reconcile
-from vppd.grid.openadr3_model import Event, Program
-from vppd.grid.openadr3_orders import Book, plan
-from vppd.grid.openadr3_payloads import Terms
-from vppd.grid.openadr3_reading import read
+from vppd.grid.openadr3.changes import reconcile
+from vppd.grid.openadr3.model import Event, Program
+from vppd.grid.openadr3.orders import Book, plan
+from vppd.grid.openadr3.payloads import Terms
+from vppd.grid.openadr3.reading import read
 from vppd.grid.site import Grant, Site
 from vppd.model import OrderKind
 from vppd.testing.cycles import START, World

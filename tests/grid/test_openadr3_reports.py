@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from vppd.grid.openadr3_model import Event, Report
-from vppd.grid.openadr3_payloads import Terms
-from vppd.grid.openadr3_reading import read
-from vppd.grid.openadr3_report_form import report_body
-from vppd.grid.openadr3_reports import MOST_AT_ONCE, due_at, due_reports, on_what, unsupported
-from vppd.grid.openadr3_schedule import Why
+from vppd.grid.openadr3.model import Event, Report
+from vppd.grid.openadr3.payloads import Terms
+from vppd.grid.openadr3.reading import read
+from vppd.grid.openadr3.report_form import report_body
+from vppd.grid.openadr3.reports import MOST_AT_ONCE, due_at, due_reports, on_what, unsupported
+from vppd.grid.openadr3.schedule import Why
 from vppd.grid.site import Site
 from vppd.model import Interval
 

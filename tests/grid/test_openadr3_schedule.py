@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vppd.grid.openadr3_model import Event, Period
-from vppd.grid.openadr3_reading import read
-from vppd.grid.openadr3_schedule import MOST_PIECES, NEVER, Note, Piece, Scene, Why, fall_back, settle
-from vppd.grid.openadr3_unroll import unroll
+from vppd.grid.openadr3.model import Event, Period
+from vppd.grid.openadr3.reading import read
+from vppd.grid.openadr3.schedule import MOST_PIECES, NEVER, Note, Piece, Scene, Why, fall_back, settle
+from vppd.grid.openadr3.unroll import unroll
 
 ORACLE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "openadr3_oracle.json").read_text())
 AT = datetime(2026, 3, 2, 12, tzinfo=UTC)

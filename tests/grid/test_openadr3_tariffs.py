@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from vppd.grid.openadr3_orders import Tariff
-from vppd.grid.openadr3_tariffs import tariff_series
+from vppd.grid.openadr3.orders import Tariff
+from vppd.grid.openadr3.tariffs import tariff_series
 from vppd.model import Interval
 
 AT = datetime(2026, 3, 2, 12, tzinfo=UTC)

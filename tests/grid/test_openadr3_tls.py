@@ -15,7 +15,7 @@ import pytest
 from tests.grid.certificates import Authority
 from vppd.config.openadr import OpenAdrConfig
 from vppd.errors import Unreachable
-from vppd.grid.openadr3_rest import open_vtn
+from vppd.grid.openadr3.rest import open_vtn
 
 pytestmark = pytest.mark.integration
 ANSWERS: dict[str, Any] = {"/auth/server": {}, "/auth/token": {"access_token": "t"}, "/programs": [{"id": "p-1"}]}

@@ -35,11 +35,11 @@ from vppd.market.book import Book
 from vppd.market.rivals import Crowd
 from vppd.market.rounds import Deal, Demand, Rules, held
 from vppd.model import Event, Interval, Obligation
-from vppd.planning.connection import nodes_of
-from vppd.planning.gates import Slot
-from vppd.planning.sales import directions, sale_of, standing, why_not
-from vppd.planning.settling import Settling
-from vppd.planning.shelf import shelf_of, steps_of
+from vppd.planning.trade.connection import nodes_of
+from vppd.planning.trade.gates import Slot
+from vppd.planning.trade.sales import directions, sale_of, standing, why_not
+from vppd.planning.trade.settling import Settling
+from vppd.planning.trade.shelf import shelf_of, steps_of
 from vppd.products import ProductConfig, site_of
 from vppd.snapshot import Floats
 

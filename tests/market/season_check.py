@@ -10,7 +10,7 @@ import numpy as np
 from vppd.core.bidding.bid import Bid
 from vppd.core.bidding.offering import Stock
 from vppd.model import Obligation
-from vppd.planning.shelf import Steps
+from vppd.planning.trade.shelf import Steps
 
 WAYS = {"up": ("up", "symmetric"), "down": ("down", "symmetric")}
 """Directions of what is sold that need power of each direction."""

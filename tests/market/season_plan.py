@@ -14,10 +14,10 @@ from vppd.core.headroom import narrowed, standing
 from vppd.core.state import Decision
 from vppd.core.timetable import Timetable
 from vppd.model import Obligation
-from vppd.planning.answer import Plan, plan_of, wishes
-from vppd.planning.assemble import assemble
-from vppd.planning.known import Moment
-from vppd.planning.plan_worker import answered
+from vppd.planning.plan.answer import Plan, plan_of, wishes
+from vppd.planning.plan.assemble import assemble
+from vppd.planning.plan.known import Moment
+from vppd.planning.plan.worker import answered
 from vppd.snapshot import Floats, Plant, Snapshot
 
 TERMS = PlanningConfig(horizon_h=36.0, defer_h=(0.0, 0.0, 0.0, 0.0), time_limit_s=20.0)

@@ -9,7 +9,7 @@ from typing import Any
 
 from vppd.config.market import MarketConfig
 from vppd.core.bidding.qualify import Direction
-from vppd.planning.gates import Slot, slots
+from vppd.planning.trade.gates import Slot, slots
 from vppd.products import GateConfig, ProductConfig
 
 ISSUER = "market"

@@ -17,9 +17,9 @@ from vppd.core.forecast.outlook import Outlook
 from vppd.core.state import Decision
 from vppd.core.timetable import Timetable
 from vppd.model import Event, Obligation
-from vppd.planning.desk import Foreseen, Told, TradingDesk
-from vppd.planning.offer_form import answer_form, question
-from vppd.planning.offer_worker import answered
+from vppd.planning.trade.desk import Foreseen, Told, TradingDesk
+from vppd.planning.trade.offer_form import answer_form, question
+from vppd.planning.trade.worker import answered
 from vppd.plant import plant_of
 from vppd.ports import Window
 from vppd.products import ProductConfig
@@ -181,7 +181,7 @@ class Room:
         self.register.catch_up()
 
     async def _decide(self, module: str, form: Mapping[str, Any], limit_s: float) -> Any:
-        assert module == "vppd.planning.offer_worker"
+        assert module == "vppd.planning.trade.worker"
         self.computed += 1
         await asyncio.sleep(self.takes_s)
         if self.fault is not None:

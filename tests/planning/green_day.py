@@ -16,8 +16,8 @@ from vppd.core.curtail.curves import PRIOR_SHAPE
 from vppd.core.cycle import decide
 from vppd.core.forecast.outlook import Outlook
 from vppd.core.state import Command, State
-from vppd.planning.plan_worker import answered
-from vppd.planning.planner import Planner
+from vppd.planning.plan.planner import Planner
+from vppd.planning.plan.worker import answered
 from vppd.plant import plant_of
 from vppd.runtime.clock import FakeClock
 from vppd.runtime.curtailer import Curtailer, Terms

@@ -10,7 +10,7 @@ import numpy as np
 from vppd.core.forecast.outlook import Outlook
 from vppd.core.forecast.quantiles import Forecast, Score
 from vppd.core.state import Decision
-from vppd.planning.known import Moment
+from vppd.planning.plan.known import Moment
 from vppd.snapshot import Floats, Snapshot
 from vppd.testing.cycles import START, World
 

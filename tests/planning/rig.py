@@ -9,7 +9,7 @@ from pathlib import Path
 from vppd.core.state import Decision
 from vppd.ledger.history import STEP_S, open_history
 from vppd.ledger.history_reader import reading
-from vppd.planning.recorder import Quotes, Recorder
+from vppd.planning.forecasts.recorder import Quotes, Recorder
 from vppd.snapshot import Floats, Snapshot
 from vppd.testing.cycles import START, World, two_feeds
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from vppd.planning.alarms import ScheduledAlarms
+from vppd.planning.trade.alarms import ScheduledAlarms
 from vppd.runtime.clock import SystemClock
 
 PATIENCE_S = 20.0

@@ -17,10 +17,10 @@ from vppd.core.forecast.outlook import Outlook
 from vppd.core.schedule.problem import parse
 from vppd.errors import Unreachable
 from vppd.model import Interval, Obligation, OrderKind
-from vppd.planning.answer import Plan, plan_of, wishes
-from vppd.planning.assemble import Assembled, assemble
-from vppd.planning.deferral import Key, Ledger, Measured, Owed, settled
-from vppd.planning.plan_worker import answered
+from vppd.planning.plan.answer import Plan, plan_of, wishes
+from vppd.planning.plan.assemble import Assembled, assemble
+from vppd.planning.plan.deferral import Key, Ledger, Measured, Owed, settled
+from vppd.planning.plan.worker import answered
 from vppd.testing.cycles import START, World
 
 TERMS = PlanningConfig(time_limit_s=5.0)

@@ -25,8 +25,8 @@ from vppd.grid.transport import MqttChannel
 from vppd.grid.verdict import Conditions
 from vppd.ledger.sqlite import SqliteLedger, open_ledger
 from vppd.model import OrderKind, Outbound
-from vppd.planning.alarms import ScheduledAlarms
-from vppd.planning.desk import Foreseen, Told, TradingDesk
+from vppd.planning.trade.alarms import ScheduledAlarms
+from vppd.planning.trade.desk import Foreseen, Told, TradingDesk
 from vppd.plant import plant_of
 from vppd.register import Register
 from vppd.runtime.clock import FakeClock

@@ -24,7 +24,7 @@ from vppd.config.forecast import ForecastFeedConfig
 from vppd.config.grid import BrokerConfig
 from vppd.ledger.history import open_history
 from vppd.ledger.history_reader import reading
-from vppd.planning.feeds import Feeds
+from vppd.planning.forecasts.feeds import Feeds
 from vppd.plant import plant_of
 from vppd.runtime.clock import FakeClock
 from vppd.testing.cycles import two_feeds

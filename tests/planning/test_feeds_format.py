@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vppd.errors import Garbled
 from vppd.ledger.history import Issue
-from vppd.planning.feeds_format import MOST_BYTES, Terms, parsed
+from vppd.planning.forecasts.feeds_format import MOST_BYTES, Terms, parsed
 
 NOW = datetime(2026, 3, 28, 12, 0, tzinfo=UTC)
 SUN = Terms("weather", "generation/pv", "kw", "json", most_w=200e3)

@@ -16,12 +16,12 @@ from pydantic import ValidationError
 
 from vppd.config.forecast import ForecastFeedConfig, feed_problems
 from vppd.errors import Unreachable
-from vppd.grid.openadr3_orders import Tariff
+from vppd.grid.openadr3.orders import Tariff
 from vppd.ledger.history import open_history
 from vppd.ledger.history_reader import reading
 from vppd.model import Interval
-from vppd.planning.feeds import Feeds
-from vppd.planning.feeds_tariffs import Tariffs, TariffSource
+from vppd.planning.forecasts.feeds import Feeds
+from vppd.planning.forecasts.feeds_tariffs import Tariffs, TariffSource
 from vppd.plant import plant_of
 from vppd.runtime.clock import FakeClock
 from vppd.testing.cycles import two_feeds

@@ -12,7 +12,7 @@ import pytest
 
 from vppd.core.forecast.point import METHODS, Grid
 from vppd.core.forecast.quantiles import forecast
-from vppd.planning.forecast_round import Round, round_of
+from vppd.planning.forecasts.round import Round, round_of
 from vppd.snapshot import Floats
 
 HELSINKI = ZoneInfo("Europe/Helsinki")

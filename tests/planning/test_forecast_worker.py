@@ -14,9 +14,9 @@ import pytest
 
 from tests.planning import past
 from vppd.ledger.history import History, Issue, open_history
-from vppd.planning.forecast_feed import at_levels
-from vppd.planning.forecast_own import COLD, LONG_AGO, NOTHING
-from vppd.planning.forecast_worker import answer, main
+from vppd.planning.forecasts.feed_record import at_levels
+from vppd.planning.forecasts.own import COLD, LONG_AGO, NOTHING
+from vppd.planning.forecasts.worker import answer, main
 from vppd.snapshot import Floats
 
 START = datetime(2026, 3, 2, tzinfo=UTC)

@@ -21,12 +21,12 @@ from vppd.config.forecast import ForecastConfig
 from vppd.config.planning import PlanningConfig
 from vppd.errors import Refused, Unreachable
 from vppd.ledger.history import open_history
-from vppd.planning import forecast_view
-from vppd.planning import forecaster as module
-from vppd.planning.forecast_answer import outlooks_of
-from vppd.planning.forecast_worker import answer
-from vppd.planning.forecaster import Forecaster, Think, constants_of
-from vppd.planning.recorder import Recorder
+from vppd.planning.forecasts import forecaster as module
+from vppd.planning.forecasts import view as forecast_view
+from vppd.planning.forecasts.answer import outlooks_of
+from vppd.planning.forecasts.forecaster import Forecaster, Think, constants_of
+from vppd.planning.forecasts.recorder import Recorder
+from vppd.planning.forecasts.worker import answer
 from vppd.plant import plant_of
 from vppd.runtime.apart import apart
 from vppd.runtime.clock import Clock, FakeClock, LoopClock

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from vppd.planning.gates import closes_at, in_play, next_moments, overlapping, slots
+from vppd.planning.trade.gates import closes_at, in_play, next_moments, overlapping, slots
 from vppd.products import GateConfig, ProductConfig, products_in, shipped
 
 NOON = datetime(2026, 6, 10, 12, 0, 5, tzinfo=UTC)

@@ -12,12 +12,12 @@ import pytest
 from tests.planning.plan_rig import STEP_S, a_day, flat, moment_of, outlook
 from vppd.config.planning import GreenPeriod, PlanningConfig
 from vppd.errors import Garbled
-from vppd.planning.assemble import Assembled, assemble
-from vppd.planning.deferral import Ledger
-from vppd.planning.green_account import GreenAccount, account_at, counted, green_view, period_of
-from vppd.planning.plan_file import Kept, packed, unpacked
-from vppd.planning.plan_worker import answered
-from vppd.planning.tally import Step
+from vppd.planning.plan.assemble import Assembled, assemble
+from vppd.planning.plan.deferral import Ledger
+from vppd.planning.plan.file import Kept, packed, unpacked
+from vppd.planning.plan.green_account import GreenAccount, account_at, counted, green_view, period_of
+from vppd.planning.plan.tally import Step
+from vppd.planning.plan.worker import answered
 from vppd.testing.cycles import START, World
 
 HELSINKI = ZoneInfo("Europe/Helsinki")

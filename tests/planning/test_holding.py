@@ -11,8 +11,8 @@ import pytest
 
 from vppd.core.state import Decision
 from vppd.model import Event, Interval, Obligation, OrderKind, Recorded
-from vppd.planning.holding import Held, Look, account, looks, statement_of
-from vppd.planning.settling import SAVE_S, SCHEDULED_GRACE_S, Settling
+from vppd.planning.trade.holding import Held, Look, account, looks, statement_of
+from vppd.planning.trade.settling import SAVE_S, SCHEDULED_GRACE_S, Settling
 from vppd.snapshot import Health, Snapshot
 from vppd.testing.cycles import START, World
 

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from tests.planning.test_holding import Book, cycle, run, sold
 from vppd.model import OrderKind, Signal
-from vppd.planning.holding import looks
-from vppd.planning.settling import SAVE_S, Settling
+from vppd.planning.trade.holding import looks
+from vppd.planning.trade.settling import SAVE_S, Settling
 from vppd.testing.cycles import START, World, two_feeds
 
 

@@ -15,7 +15,7 @@ from tests.planning.test_holding import cycle, sold
 from vppd.core.failsafe import SOC_MARGIN_FRAC
 from vppd.core.headroom import members
 from vppd.model import Interval, Obligation, OrderKind, Signal
-from vppd.planning.holding import Look, looks
+from vppd.planning.trade.holding import Look, looks
 from vppd.testing.cycles import START, World, two_feeds
 
 PLACES = ("dc1", "main-a", "main-b", "hall-a", "bess-b")

@@ -14,8 +14,8 @@ from vppd.core.bidding.offering import Sale, offering
 from vppd.core.bidding.stock import Room, Stock
 from vppd.core.failsafe import SOC_MARGIN_FRAC
 from vppd.model import Interval
-from vppd.planning.connection import nodes_of, ramps_of
-from vppd.planning.shelf import UNTRIED_FRAC, Shelf, Steps, shelf_of
+from vppd.planning.trade.connection import nodes_of, ramps_of
+from vppd.planning.trade.shelf import UNTRIED_FRAC, Shelf, Steps, shelf_of
 from vppd.plant import plant_of
 from vppd.products import site_of
 from vppd.testing.cycles import START

@@ -14,7 +14,7 @@ from tests.planning.test_holding import Book
 from vppd.core.cycle import decide
 from vppd.core.promised import kept_ready
 from vppd.model import Interval, Obligation, OrderKind
-from vppd.planning.settling import Settling
+from vppd.planning.trade.settling import Settling
 from vppd.runtime.record import Replay, decode, digest, encode, pack
 from vppd.snapshot import Snapshot
 from vppd.testing.cycles import World, two_feeds

@@ -14,17 +14,17 @@ from vppd.core.bidding.offering import Unsold
 from vppd.core.bidding.quote import Step
 from vppd.errors import Refused
 from vppd.model import Interval, Obligation
-from vppd.planning.connection import nodes_of
-from vppd.planning.gates import slots
-from vppd.planning.offer_form import Answer, Question, answer, answer_form, question, question_form
-from vppd.planning.sales import sale_of
-from vppd.planning.shelf import Steps, shelf_of
+from vppd.planning.trade.connection import nodes_of
+from vppd.planning.trade.gates import slots
+from vppd.planning.trade.offer_form import Answer, Question, answer, answer_form, question, question_form
+from vppd.planning.trade.sales import sale_of
+from vppd.planning.trade.shelf import Steps, shelf_of
 from vppd.plant import plant_of
 from vppd.products import site_of
 from vppd.runtime.apart import apart
 from vppd.testing.cycles import START
 
-WORKER = "vppd.planning.offer_worker"
+WORKER = "vppd.planning.trade.worker"
 SLOT = Interval(START + timedelta(hours=1), START + timedelta(hours=2))
 
 

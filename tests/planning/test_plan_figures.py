@@ -10,11 +10,11 @@ import numpy as np
 from tests.planning.market_rig import outlook, outlooks, paths, timetable
 from tests.scrape import Scrape, scrape
 from vppd.core.forecast.outlook import Outlook
-from vppd.planning.answer import Plan
-from vppd.planning.assemble import Assembled
-from vppd.planning.forecast_figures import MOST_SERIES, forecast_figures
-from vppd.planning.plan_figures import plan_figures
-from vppd.planning.tally import Planned, Step
+from vppd.planning.forecasts.figures import MOST_SERIES, forecast_figures
+from vppd.planning.plan.answer import Plan
+from vppd.planning.plan.assemble import Assembled
+from vppd.planning.plan.figures import plan_figures
+from vppd.planning.plan.tally import Planned, Step
 from vppd.plant import plant_of
 from vppd.runtime.figures import Figure
 from vppd.runtime.metrics import Metrics

@@ -19,9 +19,9 @@ from vppd.core.forecast.outlook import Outlook
 from vppd.core.timetable import Timetable
 from vppd.errors import Refused, Unreachable
 from vppd.model import Interval, Obligation, OrderKind
-from vppd.planning.deferral import Ledger
-from vppd.planning.plan_worker import answered, relaxed
-from vppd.planning.planner import APART_S, STALE_S, Planner
+from vppd.planning.plan.deferral import Ledger
+from vppd.planning.plan.planner import APART_S, STALE_S, Planner
+from vppd.planning.plan.worker import answered, relaxed
 from vppd.runtime.apart import apart
 from vppd.runtime.clock import FakeClock, LoopClock
 from vppd.snapshot import Snapshot
@@ -289,10 +289,10 @@ async def test_a_plan_comes_from_a_process_of_its_own() -> None:
     rig = Rig()
     rig.cycle()
     await rig.planner.round()
-    answer = await apart("vppd.planning.plan_worker", rig.documents[0], 60.0)
+    answer = await apart("vppd.planning.plan.worker", rig.documents[0], 60.0)
     assert answer["status"] == "optimal"
     with pytest.raises(Refused, match="step_s"):
-        await apart("vppd.planning.plan_worker", {**rig.documents[0], "step_s": -1.0}, 60.0)
+        await apart("vppd.planning.plan.worker", {**rig.documents[0], "step_s": -1.0}, 60.0)
 
 
 async def test_patient_work_moves_into_the_sun(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.planning.market_rig import product
 from vppd.core.bidding.bid import Bid, Offered
 from vppd.core.bidding.quote import Step
-from vppd.planning.gates import Slot, slots
-from vppd.planning.quoting import Change, changes, undecided
+from vppd.planning.trade.gates import Slot, slots
+from vppd.planning.trade.quoting import Change, changes, undecided
 from vppd.testing.cycles import START
 
 SLOTS = slots(product(), START, 4 * 3600.0, 0.0)[:4]

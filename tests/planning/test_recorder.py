@@ -15,7 +15,7 @@ from vppd.core.cycle import decide
 from vppd.core.state import State
 from vppd.ledger.history import open_history
 from vppd.model import OrderKind
-from vppd.planning.recorder import Recorder
+from vppd.planning.forecasts.recorder import Recorder
 from vppd.snapshot import Health, Readings, Snapshot
 
 STEP = 30

@@ -15,9 +15,9 @@ from vppd.config.planning import PlanningConfig
 from vppd.core.forecast.outlook import Outlook
 from vppd.core.timetable import Timetable
 from vppd.model import Interval, Obligation
-from vppd.planning.answer import plan_of
-from vppd.planning.assemble import Assembled, assemble
-from vppd.planning.plan_worker import answered
+from vppd.planning.plan.answer import plan_of
+from vppd.planning.plan.assemble import Assembled, assemble
+from vppd.planning.plan.worker import answered
 from vppd.snapshot import Floats
 from vppd.testing.cycles import START, World
 

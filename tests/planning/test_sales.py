@@ -15,9 +15,9 @@ from vppd.core.bidding.quote import Step
 from vppd.core.bidding.stock import Stock, bid_id
 from vppd.core.failsafe import SOC_MARGIN_FRAC
 from vppd.model import Interval, Obligation
-from vppd.planning.gates import Slot, slots
-from vppd.planning.sales import directions, possible_sales, sale_of, standing, why_not, window_of
-from vppd.planning.shelf import LOW_FRAC, UNTRIED_FRAC, Shelf, Steps, shelf_of, steps_of
+from vppd.planning.trade.gates import Slot, slots
+from vppd.planning.trade.sales import directions, possible_sales, sale_of, standing, why_not, window_of
+from vppd.planning.trade.shelf import LOW_FRAC, UNTRIED_FRAC, Shelf, Steps, shelf_of, steps_of
 from vppd.plant import plant_of
 from vppd.products import site_of
 from vppd.testing.cycles import START

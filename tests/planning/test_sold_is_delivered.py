@@ -11,8 +11,8 @@ from tests.planning.market_rig import STEP_S, config, outlooks, timetable
 from vppd.core.bidding.bid import Bid
 from vppd.core.bidding.offering import Sale, offering
 from vppd.model import Interval, OrderKind, Signal
-from vppd.planning.connection import nodes_of, ramps_of
-from vppd.planning.shelf import Steps, shelf_of
+from vppd.planning.trade.connection import nodes_of, ramps_of
+from vppd.planning.trade.shelf import Steps, shelf_of
 from vppd.plant import plant_of
 from vppd.products import site_of
 from vppd.testing.cycles import START, World

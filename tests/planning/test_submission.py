@@ -15,7 +15,7 @@ from vppd.config.load import Config
 from vppd.errors import ConfigError, Refused
 from vppd.grid.offers import offer_event
 from vppd.ledger.sqlite import open_ledger
-from vppd.planning.submission import submit
+from vppd.planning.trade.submission import submit
 
 
 def site(folder: Path, products: tuple[str, ...] = ("nordic-mfrr",)) -> Config:

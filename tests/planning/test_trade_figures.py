@@ -9,8 +9,8 @@ import pytest
 
 from tests.planning.desk_rig import Room
 from tests.scrape import Scrape, scrape
-from vppd.planning.gate_log import GateLog
-from vppd.planning.trade_figures import trade_figures
+from vppd.planning.trade.figures import trade_figures
+from vppd.planning.trade.gate_log import GateLog
 from vppd.runtime.metrics import Metrics
 
 pytestmark = pytest.mark.looptime

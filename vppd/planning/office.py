@@ -16,20 +16,20 @@ from vppd.core.forecast.outlook import Outlook
 from vppd.core.state import Decision
 from vppd.core.timetable import Timetable
 from vppd.grid.envelope import Sender
-from vppd.grid.openadr3_orders import Tariff
+from vppd.grid.openadr3.orders import Tariff
 from vppd.ledger.history import History
 from vppd.model import Event, Obligation
-from vppd.planning.alarms import ScheduledAlarms
-from vppd.planning.desk import Foreseen, Records, Told, TradingDesk
-from vppd.planning.feeds import Feeds
-from vppd.planning.feeds_tariffs import Tariffs
-from vppd.planning.forecast_figures import forecast_figures
-from vppd.planning.forecaster import Forecaster, constants_of
-from vppd.planning.plan_figures import plan_figures
-from vppd.planning.planner import Planner
-from vppd.planning.recorder import Recorder
+from vppd.planning.forecasts.feeds import Feeds
+from vppd.planning.forecasts.feeds_tariffs import Tariffs
+from vppd.planning.forecasts.figures import forecast_figures
+from vppd.planning.forecasts.forecaster import Forecaster, constants_of
+from vppd.planning.forecasts.recorder import Recorder
+from vppd.planning.plan.figures import plan_figures
+from vppd.planning.plan.planner import Planner
 from vppd.planning.rounds import Rounds
-from vppd.planning.trade_figures import trade_figures
+from vppd.planning.trade.alarms import ScheduledAlarms
+from vppd.planning.trade.desk import Foreseen, Records, Told, TradingDesk
+from vppd.planning.trade.figures import trade_figures
 from vppd.ports import Ledger, Window
 from vppd.products import sold
 from vppd.runtime.clock import Clock

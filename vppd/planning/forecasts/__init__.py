@@ -1,0 +1,1 @@
+"""What is foreseen: history, feeds, and the forecasts made of them."""

@@ -1,0 +1,1 @@
+"""What is planned: from forecasts and obligations to a timetable, and what came of it."""

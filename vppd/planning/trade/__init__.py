@@ -1,0 +1,1 @@
+"""What is sold: gates, offers, awards, and whether the sold power is there."""

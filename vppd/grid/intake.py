@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from vppd.errors import Refused, Unreachable
 from vppd.grid.admit import admit
+from vppd.grid.commit import committed
 from vppd.grid.envelope import Sender
 from vppd.grid.receipts import receipts
 from vppd.grid.site import Registry
@@ -20,7 +20,6 @@ from vppd.grid.verdict import Accepted, Conditions, Duplicate, Rejected, Seen, V
 from vppd.model import Event, Inbound, Outbound
 from vppd.ports import DispatchChannel, Ledger
 
-RETRY_S = 1.0
 """Pause before a commit that failed is tried again; until then nothing is answered. [s]"""
 
 STRANGERS_MOST = 120
@@ -136,20 +135,10 @@ async def _settle(desk: Desk, message: Inbound, verdict: Verdict) -> None:
 
 async def _commit(desk: Desk, verdict: Accepted | Rejected) -> bool:
     """Put the verdict and its receipts on disk, however long it takes; False when it is there already."""
-    event = _event(verdict, desk.now(), desk.sender)
-    while True:
-        try:
-            await desk.ledger.append(event)
-        except Refused:
-            return False
-        except Unreachable as error:
-            log.error("ledger_commit_failed", error=str(error))
-            desk.faulty(True)
-            await asyncio.sleep(RETRY_S)
-        else:
-            desk.faulty(False)
-            desk.memory.catch_up()
-            return True
+    if not await committed(desk.ledger, _event(verdict, desk.now(), desk.sender), desk.faulty):
+        return False
+    desk.memory.catch_up()
+    return True
 
 
 def _event(verdict: Accepted | Rejected, at: datetime, sender: Sender) -> Event:

@@ -17,7 +17,8 @@ from typing import Protocol
 import structlog
 
 from vppd.config.openadr import OpenAdrConfig
-from vppd.errors import DeviceError, Refused, Unreachable
+from vppd.errors import DeviceError, Refused
+from vppd.grid.commit import committed
 from vppd.grid.openadr3.changes import Changes, reconcile
 from vppd.grid.openadr3.model import Event, Program
 from vppd.grid.openadr3.orders import PROTOCOL, Book, Plan, plan
@@ -31,7 +32,6 @@ from vppd.ports import Ledger
 REST_S = 0.25
 """Least time between two fetches, however often the doorbell rings. [s]"""
 RETRY_FIRST_S = 1.0
-COMMIT_RETRY_S = 1.0
 AHEAD = timedelta(hours=6)
 """Orders are given so long before they begin: each one that is open costs every cycle a little."""
 PLAN_KEPT = timedelta(minutes=5)
@@ -245,7 +245,8 @@ async def carry_out(desk: Desk, issuer: str, news: News, ahead: timedelta = AHEA
     if not news.known:
         changes = replace(changes, releases=())
     orders = (*changes.releases, *changes.orders)
-    if orders and await _commit(desk, entry(orders, issuer, news.at)):
+    if orders and await committed(desk.ledger, entry(orders, issuer, news.at), desk.faulty):
+        desk.catch_up()
         desk.take(orders)
         log.info("openadr_orders", issuer=issuer, released=len(changes.releases), added=len(changes.orders))
     return changes
@@ -272,20 +273,3 @@ def entry(orders: Sequence[Order], issuer: str, at: datetime) -> LedgerEvent:
         "receipts": [],
     }
     return LedgerEvent("orders", "command_received", at, body, key=f"{PROTOCOL}/{digest}")
-
-
-async def _commit(desk: Desk, event: LedgerEvent) -> bool:
-    """Put the orders on disk, however long it takes; False when they are there already."""
-    while True:
-        try:
-            await desk.ledger.append(event)
-        except Refused:
-            return False
-        except Unreachable as error:
-            log.error("ledger_commit_failed", error=str(error))
-            desk.faulty(True)
-            await asyncio.sleep(COMMIT_RETRY_S)
-        else:
-            desk.faulty(False)
-            desk.catch_up()
-            return True

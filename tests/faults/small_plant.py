@@ -142,6 +142,8 @@ def write_config(folder: Path, plant: SmallPlant, broker_port: int, http_port: i
             "socket": str(folder / "vppd.sock"),
             "require_synchronised_clock": False,
             "lease_s": LEASE_S,
+            # An order that ends is one write, not several on a ramp, however soon the next cycle comes.
+            "ramp_down_w_per_s": 1e9,
             **most,
         },
         "feeds": [{"tag": "main-a", "meter": "meter-a", **most}],

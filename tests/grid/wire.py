@@ -64,9 +64,9 @@ class Dispatcher:
         info = self.client.publish(message.topic, message.payload, message.qos, message.retained)
         await asyncio.to_thread(info.wait_for_publish, PATIENCE_S)
 
-    async def hear(self) -> paho.MQTTMessage:
-        """Return the next message of the subscribed topics."""
-        return await asyncio.to_thread(self.heard.get, timeout=PATIENCE_S)
+    async def hear(self, patience_s: float = PATIENCE_S) -> paho.MQTTMessage:
+        """Return the next message of the subscribed topics. [s]"""
+        return await asyncio.to_thread(self.heard.get, timeout=patience_s)
 
 
 def settings(broker: Mosquitto, **changes: Any) -> BrokerSettings:

@@ -58,11 +58,13 @@ async def offered(folder: Path) -> None:
             await ledger.append(offer_event(bid, "offered", now, now, offer_message(bid, "offered", now, now, sender)))
 
 
-async def heard(market: Dispatcher, kind: str, is_wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+async def heard(
+    market: Dispatcher, kind: str, is_wanted: Callable[[dict[str, Any]], bool], patience_s: float = PATIENCE_S
+) -> dict[str, Any]:
     """Return the signed data of the next message of that type that is wanted; all are checked against their schema."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(patience_s):
         while True:
-            message = await market.hear()
+            message = await market.hear(patience_s)
             if message.topic.endswith(kind) and is_wanted(data := check(Outbound("", bytes(message.payload)))):
                 return data
 

@@ -30,6 +30,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180
 ORDER_TOPIC = "vpp/v1/dc1/issuer/tso/order/set"
 SOLD_W = 60e3
 LASTS = timedelta(seconds=16)
+OVER_S = 60.0
+"""Until a slot is over and settled, however slowly this machine starts a daemon. [s]"""
 AHEAD_S = range(6, 100, 4)
 """When the bids begin: one of them is far enough away, however slowly this machine starts a daemon. [s]"""
 
@@ -100,7 +102,7 @@ async def test_an_increase_is_accounted_for_over_a_death(tmp_path: Path, mosquit
                 await asyncio.sleep(3.0)  # what the first life measures
                 daemon.kill()
                 daemon.start()
-                told = await heard(market, "/statement", lambda d: d.get("award_id") == award["award_id"])
+                told = await heard(market, "/statement", lambda d: d.get("award_id") == award["award_id"], OVER_S)
                 await until(plant, lambda power_w: power_w == 0.0)
                 assert await daemon.stop(20.0) == 0
     assert (told["direction"], told["product"]) == ("down", "nordic-mfrr")

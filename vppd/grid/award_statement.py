@@ -30,7 +30,7 @@ class AwardStatement:
     ordered_wh: float | None = None
     """What orders of the product asked for. [Wh]"""
     delivered_wh: float | None = None
-    """What they moved in the direction that was sold. [Wh]"""
+    """What they moved in the direction that was sold; of a symmetric award in either. [Wh]"""
     lowest_w: float | None = None
     """Least power that was there at any time. [W, >= 0]"""
 

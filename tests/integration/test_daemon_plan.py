@@ -101,7 +101,7 @@ async def until_w(plant: SmallPlant, is_reached: Callable[[float], bool]) -> Non
 
 
 async def test_batteries_follow_the_prices(tmp_path: Path, plant: SmallPlant, free_port: int) -> None:
-    """Dear hours discharge the batteries, by the site's ramp and and people are told so."""
+    """Dear hours discharge the batteries, by the site's ramp, and people are told so."""
     prices(tmp_path)
     config = configured(tmp_path, plant, free_port)
     remembered(tmp_path)
